@@ -1,0 +1,1 @@
+"""Clients that measure a Realtime server from outside."""

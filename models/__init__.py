@@ -1,0 +1,1 @@
+"""The Omni networks, their streaming state, and the engine that runs them."""

@@ -1,0 +1,1 @@
+"""Commands of `omnid` that work on models without a server."""

@@ -1,0 +1,128 @@
+"""What goes into the engine and what comes out of it: plain values without tensors or transport.
+
+`pipeline.worker` translates its own messages into these; `omnid ask` builds them directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Role = Literal["system", "user", "assistant"]
+EndStatus = Literal["completed", "cancelled", "incomplete", "failed"]
+
+Pcm = npt.NDArray[np.float32]  # [num_samples] at 16 kHz, mono, -1..1
+Pcm16 = npt.NDArray[np.int16]  # [num_samples] at 24 kHz, mono
+Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Text inside a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A still picture inside a user's message."""
+
+    rgb: Rgb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audio:
+    """Finished speech inside a user's message; `frames` are (seconds from its first sample, picture) in order."""
+
+    pcm: Pcm
+    frames: tuple[tuple[float, Rgb], ...] = ()
+
+
+Part = Text | Image | Audio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One complete message of a conversation."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyOptions:
+    """How one reply is made. None means: as the checkpoint's generation config says."""
+
+    audio: bool = True
+    max_tokens: int | None = None
+    greedy: bool = False
+    temperature: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one reply's context by kind, how many of them were cached, and tokens and frames made."""
+
+    input_text_tokens: int = 0
+    input_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    cached_tokens: int = 0
+    output_text_tokens: int = 0
+    output_audio_tokens: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Stages:
+    """Milliseconds from `respond` to the end of each stage; None where it did not happen (yet)."""
+
+    encoder_tail: float | None = None
+    prefill: float | None = None
+    first_text: float | None = None
+    first_codec: float | None = None
+    first_pcm: float | None = None
+    tokens_left: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextEvent:
+    """More visible text of a reply, and the token ids sampled for it."""
+
+    response: int
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioEvent:
+    """One codec frame: its codes, its samples, and the estimated characters spoken by its end."""
+
+    response: int
+    codes: tuple[int, ...]
+    pcm: Pcm16
+    spoken_chars: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndEvent:
+    """The last event of a reply."""
+
+    response: int
+    status: EndStatus
+    usage: Usage = field(default_factory=Usage)
+    stages: Stages = field(default_factory=Stages)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultEvent:
+    """Background work of a context failed; the context was put back to where it last was whole."""
+
+    context: int
+    error: str
+
+
+EngineEvent = TextEvent | AudioEvent | EndEvent | FaultEvent

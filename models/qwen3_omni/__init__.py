@@ -1,0 +1,1 @@
+"""Qwen3-Omni: encoders, thinker, talker and vocoder."""

@@ -1,0 +1,1 @@
+"""One session's media path: resampling, turn detection, engine calls, playout."""

@@ -1,0 +1,199 @@
+"""What a conversation tells its owner: session events, free of any wire format, in the order they happen.
+
+`pipeline.conversation.Conversation` calls `emit(event)` for each; a wire adapter (`daemon.realtime`) turns them into
+its protocol's events. All `*_ms` values are integers on the session's input clock unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.items import Item
+from pipeline.messages import Pcm16, ResponseStatus, Stages, Usage
+
+CancelReason = Literal["turn_detected", "client_cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStarted:
+    """Speech was detected; `audio_start_ms` includes the prefix padding; `item_id` will be the user item's id."""
+
+    item_id: str
+    audio_start_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStopped:
+    """The turn's silence was long enough; `audio_end_ms` is the end of the audio handed to the model."""
+
+    item_id: str
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The input buffer became an item (its `ItemAdded` and `ItemDone` follow)."""
+
+    item_id: str
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """The input buffer was emptied on request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemAdded:
+    """An item entered the conversation; a reply's item enters empty and in progress."""
+
+    item: Item
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemDone:
+    """An item is final."""
+
+    item: Item
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemDeleted:
+    """An item left the conversation on request."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemTruncated:
+    """A reply was cut to what was heard; `audio_end_ms` counts from the item's first sample."""
+
+    item_id: str
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseStarted:
+    """A reply was begun. `has_audio` is False for a text reply."""
+
+    response_id: str
+    has_audio: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseItemStarted:
+    """The reply's item exists (follows `ResponseStarted` at its first output; its `ItemAdded` comes right after)."""
+
+    response_id: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseText:
+    """More text of the reply (a transcript where it has audio)."""
+
+    response_id: str
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseAudio:
+    """More speech of the reply, 24 kHz. Where a paced output plays it, the owner need not send it."""
+
+    response_id: str
+    item_id: str
+    pcm: Pcm16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseFinished:
+    """The reply is over, exactly once for each `ResponseStarted`; `item` is None if it never had output."""
+
+    response_id: str
+    item: Item | None
+    previous_item_id: str | None
+    status: ResponseStatus
+    reason: CancelReason | Literal["max_output_tokens"] | None
+    usage: Usage
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputStarted:
+    """A paced output began to play the reply."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputStopped:
+    """A paced output has played the reply to its end."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCleared:
+    """A paced output was cut; exactly one of `OutputStopped` and `OutputCleared` follows each `OutputStarted`."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnMetrics:
+    """Where the milliseconds of one turn went, from the true end of speech (None: no such moment).
+
+    `turn_end_ms`: until the turn detector said so; `engine`: the engine's stages, each counted from `respond`;
+    `first_audio_ms`: until the first reply audio was handed to the transport.
+    """
+
+    response_id: str
+    turn_end_ms: float | None
+    engine: Stages
+    first_audio_ms: float | None
+    num_underruns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged:
+    """What the session does now, for people to see."""
+
+    state: Literal["listening", "hearing", "thinking", "speaking"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Something asynchronous went wrong that belongs to no reply; the session goes on."""
+
+    message: str
+    code: str
+
+
+SessionEvent = (
+    SpeechStarted
+    | SpeechStopped
+    | Committed
+    | Cleared
+    | ItemAdded
+    | ItemDone
+    | ItemDeleted
+    | ItemTruncated
+    | ResponseStarted
+    | ResponseItemStarted
+    | ResponseText
+    | ResponseAudio
+    | ResponseFinished
+    | OutputStarted
+    | OutputStopped
+    | OutputCleared
+    | TurnMetrics
+    | StateChanged
+    | Failed
+)
+
+Emit = Callable[[SessionEvent], None]

@@ -1,0 +1,64 @@
+"""The items of a conversation, free of any wire format: what was said, by whom, and what was heard of it.
+
+The list that keeps their order is `pipeline.history`; how an item looks on a wire is the adapter's affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.messages import Frame, Pcm, Pcm16, Rgb, Role
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+@dataclass(slots=True, kw_only=True)
+class TextContent:
+    """Text that was typed, or written as a text reply."""
+
+    text: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageContent:
+    """A picture; `data_uri` is how it came, for retrieval."""
+
+    rgb: Rgb
+    data_uri: str
+    detail: str = "auto"
+
+
+@dataclass(slots=True, kw_only=True)
+class SpeechContent:
+    """What a user said: 16 kHz samples and the camera frames seen meanwhile."""
+
+    pcm: Pcm
+    frames: tuple[Frame, ...] = ()
+    transcript: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class VoiceContent:
+    """What the model said: its text so far (after an interruption: the text heard) and its samples at 24 kHz."""
+
+    transcript: str = ""
+    pcm: list[Pcm16] = field(default_factory=list)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples at 24 kHz."""
+        return sum(len(chunk) for chunk in self.pcm)
+
+
+Content = TextContent | ImageContent | SpeechContent | VoiceContent
+
+
+@dataclass(slots=True, kw_only=True)
+class Item:
+    """One message of the conversation."""
+
+    id: str
+    role: Role
+    content: list[Content]
+    status: ItemStatus = "completed"

@@ -1,0 +1,316 @@
+"""Plain data that crosses the engine port: what is said to an engine and what it answers.
+
+Only ids, strings, numbers and numpy arrays, so that the same session code drives an engine in a thread, in a
+child process or on another machine. How a message becomes bytes is `pipeline.framing`; who sends it is
+`pipeline.engine_client`; who receives it is `pipeline.worker`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+ENGINE_INPUT_HZ = 16_000
+ENGINE_OUTPUT_HZ = 24_000
+
+Pcm = npt.NDArray[np.float32]  # [num_samples], mono, -1..1
+Pcm16 = npt.NDArray[np.int16]  # [num_samples], mono
+Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
+
+Role = Literal["system", "user", "assistant"]
+ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
+
+
+# ------------------------------------------------------------------------------- content of messages
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """Text of a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """A still picture."""
+
+    rgb: Rgb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A camera frame; `time_s` counts from the first sample of the speech that it accompanies (never negative)."""
+
+    rgb: Rgb
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioPart:
+    """Finished speech at 16 kHz, with the camera frames that were seen meanwhile (in order of time)."""
+
+    pcm: Pcm
+    frames: tuple[Frame, ...] = ()
+
+
+Part = TextPart | ImagePart | AudioPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One complete message of a conversation. Only a user's message may hold pictures or audio."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseOptions:
+    """How one reply is made. None means: as the checkpoint's generation config says."""
+
+    audio: bool = True
+    max_tokens: int | None = None
+    greedy: bool = False
+    temperature: float | None = None
+    seed: int | None = None
+
+
+# ------------------------------------------------------------------------------- calls
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """Start a context with what precedes its log."""
+
+    context: int
+    instructions: str
+    voice: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configure:
+    """Replace instructions and voice; the log behind them is rebuilt in the background."""
+
+    context: int
+    instructions: str
+    voice: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendMessage:
+    """Append a whole message."""
+
+    context: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginSpeech:
+    """Open a spoken user message. `has_camera` fixes whether frames will be interleaved with the audio."""
+
+    context: int
+    has_camera: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendAudio:
+    """More samples of the open spoken message, 16 kHz."""
+
+    context: int
+    pcm: Pcm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendFrame:
+    """A camera frame of the open spoken message."""
+
+    context: int
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSpeech:
+    """Close the open spoken message."""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMark:
+    """Name the present end of the log of appends."""
+
+    context: int
+    mark: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback:
+    """Cut the log back to a mark, as if nothing had been appended since."""
+
+    context: int
+    mark: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuild:
+    """Replace the whole log by these messages."""
+
+    context: int
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respond:
+    """Start a reply to what has been appended."""
+
+    context: int
+    response: int
+    options: ResponseOptions
+    speculative: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirm:
+    """Release a speculative reply. Idempotent."""
+
+    response: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Stop a reply; of an unconfirmed one, also take it out of the log. Idempotent."""
+
+    response: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Keep in the log what `num_samples` (24 kHz) of the reply had spoken; legal after later appends too."""
+
+    response: int
+    num_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Free a context and all that belongs to it."""
+
+    context: int
+
+
+Call = (
+    Open
+    | Configure
+    | AppendMessage
+    | BeginSpeech
+    | AppendAudio
+    | AppendFrame
+    | EndSpeech
+    | SetMark
+    | Rollback
+    | Rebuild
+    | Respond
+    | Confirm
+    | Cancel
+    | Heard
+    | Close
+)
+
+
+# ------------------------------------------------------------------------------- answers
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one reply: of its context by kind, how many of those were cached, and of its output."""
+
+    input_text_tokens: int = 0
+    input_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    cached_tokens: int = 0
+    output_text_tokens: int = 0
+    output_audio_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """Milliseconds from `respond` to the end of each stage inside the engine; None where it did not happen.
+
+    `tokens_left` is how many tokens were still to be prefilled when `respond` arrived.
+    """
+
+    encoder_tail: float | None = None
+    prefill: float | None = None
+    first_text: float | None = None
+    first_codec: float | None = None
+    first_pcm: float | None = None
+    tokens_left: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDelta:
+    """More visible text of a reply."""
+
+    response: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioDelta:
+    """One codec frame of speech at 24 kHz.
+
+    `spoken_chars` is the estimated number of characters of the reply's text spoken by the end of this frame
+    (the talker reads text ahead of the voice).
+    """
+
+    response: int
+    pcm: Pcm16
+    spoken_chars: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseEnded:
+    """The last event of a reply. `error` is a message for people where `status` is "failed"."""
+
+    response: int
+    status: ResponseStatus
+    usage: Usage
+    stages: Stages
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeardText:
+    """Answer to `Heard`: the reply's text that stays in the log."""
+
+    response: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextFault:
+    """A call on this context could not be carried out; the context stays as it was before that call."""
+
+    context: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReady:
+    """First message of an engine: what it serves."""
+
+    checkpoint: str
+    voices: tuple[str, ...]
+    device: str
+    dtype: str
+    is_babbling: bool
+    max_context_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFailed:
+    """The engine could not be loaded, or died: `error` says why, on one line."""
+
+    error: str
+
+
+ResponseEvent = TextDelta | AudioDelta | ResponseEnded
+Answer = TextDelta | AudioDelta | ResponseEnded | HeardText | ContextFault | EngineReady | EngineFailed

@@ -1,0 +1,29 @@
+"""What a session's owner may choose, free of any wire format. Frozen: a change is a new value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnDetection:
+    """Server-side turn detection by voice activity."""
+
+    threshold: float = 0.5
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 500
+    idle_timeout_ms: int | None = None
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """Everything of a session that may change while it lives; `turn_detection` None means manual turns."""
+
+    instructions: str
+    voice: str | None = None
+    output: Literal["audio", "text"] = "audio"
+    max_output_tokens: int | None = None
+    turn_detection: TurnDetection | None = field(default_factory=TurnDetection)
