@@ -1,0 +1,91 @@
+"""The thinker: encoders of sound and pictures, and the text decoder that understands and answers.
+
+The engine encodes media by `audio_tower` and `visual`, puts their outputs among the embedded text,
+and feeds all of it through `forward` as it comes; `logits` is for the last token only. Positions
+are the caller's (`models.positions`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.cache import KvCache
+from models.config import DecoderConfig, ThinkerConfig
+from models.decoder import Decoder, Deepstack
+from models.qwen3_omni.audio_encoder import AudioEncoder
+from models.qwen3_omni.vision_encoder import VisionEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkerOutput:
+    """What one forward made.
+
+    Attributes:
+        hidden: [T, H] after the final norm: input of `Thinker.logits`.
+        captured: [T, H], output of the layer that the talker listens to; None without a talker.
+    """
+
+    hidden: Tensor
+    captured: Tensor | None
+
+
+class TextDecoder(Decoder):
+    """The decoder with its table of text embeddings."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+
+
+class Thinker(nn.Module):
+    """Audio encoder, vision encoder, text decoder and output head.
+
+    Args:
+        config: the sizes.
+        capture_layer: number of decoder layers after which hidden states go to the talker; None
+            where the checkpoint has none.
+    """
+
+    def __init__(self, config: ThinkerConfig, *, capture_layer: int | None) -> None:
+        super().__init__()
+        self.capture_layer = capture_layer
+        self.audio_tower = AudioEncoder(config.audio)
+        self.visual = VisionEncoder(config.vision)
+        self.model = TextDecoder(config.decoder)
+        self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings of text ids: [T] int64 -> [T, H]."""
+        embeds: Tensor = self.model.embed_tokens(ids)
+        return embeds
+
+    def forward(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        cache: KvCache,
+        deepstack: Deepstack | None = None,
+    ) -> ThinkerOutput:
+        """Append T tokens to the sequence in `cache`.
+
+        Args:
+            embeds: [T, H] of text and media.
+            position_ids: [T] or [3, T] float32, rows T, H, W.
+            cache: keys and values of the sequence so far.
+            deepstack: features of the visual tokens among the T.
+
+        Raises:
+            ResourceError: the context is full; the cache was not changed.
+        """
+        output = self.model(
+            embeds, position_ids, cache, deepstack=deepstack, capture_layer=self.capture_layer
+        )
+        return ThinkerOutput(output.hidden_states, output.captured)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next text id, float32: [H] -> [vocab], or [T, H] -> [T, vocab]."""
+        scores: Tensor = self.lm_head(hidden)
+        return scores.to(torch.float32)
