@@ -1,8 +1,9 @@
 """Hugging Face `config.json` of a Qwen3-Omni checkpoint -> frozen dataclasses with our own names.
 
 Every size and every special id that the networks and the engine use comes from here; nothing below
-`models/` holds a constant of a published checkpoint. Reads the file only: no tensors, no tokenizer.
-Source of the layout: `Qwen3OmniMoeConfig` of Hugging Face `transformers` (5.x and the 4.57 legacy keys).
+`models/` holds a constant of a published checkpoint. Absent fields mean what
+`models.config_defaults` says. Reads the file only: no tensors, no tokenizer. Source of the
+layout: `Qwen3OmniMoeConfig` of Hugging Face `transformers` (5.x and 4.57 keys).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models import config_defaults as defaults
 from models.errors import CheckpointError
 
 Json = Mapping[str, Any]
@@ -59,7 +61,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioEncoderConfig:
-    """Audio encoder: conv chunks of `2 * n_window` mel frames, attention windows of `n_window_infer` frames."""
+    """Audio encoder: conv chunks of `2 * n_window`, windows of `n_window_infer` mel frames."""
 
     num_mel_bins: int
     hidden_size: int
@@ -126,7 +128,7 @@ class TalkerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VocoderConfig:
-    """code2wav: code tables, causal transformer, upsampling ratios and the convolutional decoder."""
+    """code2wav: code tables, causal transformer, upsampling ratios, convolutional decoder."""
 
     transformer: DecoderConfig
     codebook_size: int
@@ -138,7 +140,11 @@ class VocoderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OmniConfig:
-    """A whole checkpoint. `talker` and `vocoder` are None where it has no speech (-Thinking, -Captioner)."""
+    """A whole checkpoint.
+
+    `talker` and `vocoder` are None where it has no speech (-Thinking, -Captioner).
+    `is_babbling`: a random checkpoint made by `omnid checkpoint tiny`; what it says means nothing.
+    """
 
     thinker: ThinkerConfig
     talker: TalkerConfig | None
@@ -152,6 +158,7 @@ class OmniConfig:
     tts_bos_id: int
     tts_eos_id: int
     dtype: str
+    is_babbling: bool = False
 
 
 def read_config(folder: Path) -> OmniConfig:
@@ -183,7 +190,8 @@ def parse_config(raw: Json) -> OmniConfig:
 
 
 def _parse(raw: Json) -> OmniConfig:
-    has_speech = bool(raw.get("enable_audio_output", "talker_config" in raw))
+    raw = _with(defaults.TOP, raw)
+    has_speech = bool(raw["enable_audio_output"]) and "talker_config" in raw
     return OmniConfig(
         thinker=_thinker(raw["thinker_config"]),
         talker=_talker(raw["talker_config"]) if has_speech else None,
@@ -197,14 +205,24 @@ def _parse(raw: Json) -> OmniConfig:
         tts_bos_id=raw["tts_bos_token_id"],
         tts_eos_id=raw["tts_eos_token_id"],
         dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "bfloat16"),
+        is_babbling=bool(raw.get("omnid_babbles", False)),
     )
 
 
+def _with(section_defaults: Json, raw: Json) -> Json:
+    """`raw` over its class defaults; a null counts as absent where there is a default."""
+    given = {key: value for key, value in raw.items() if value is not None}
+    if "num_local_experts" in given:  # 5.x saves the talker's number of experts under this name
+        given.setdefault("num_experts", given["num_local_experts"])
+    return {**raw, **section_defaults, **given}
+
+
 def _thinker(raw: Json) -> ThinkerConfig:
+    raw = _with(defaults.THINKER, raw)
     return ThinkerConfig(
-        audio=_audio(raw["audio_config"]),
-        vision=_vision(raw["vision_config"]),
-        decoder=_decoder(raw["text_config"]),
+        audio=_audio(_with(defaults.AUDIO, raw["audio_config"])),
+        vision=_vision(_with(defaults.VISION, raw["vision_config"])),
+        decoder=_decoder(_with(defaults.TEXT, raw["text_config"])),
         audio_id=raw["audio_token_id"],
         audio_start_id=raw["audio_start_token_id"],
         audio_end_id=raw["audio_end_token_id"],
@@ -236,7 +254,7 @@ def _vision(raw: Json) -> VisionEncoderConfig:
         hidden_size=raw["hidden_size"],
         intermediate_size=raw["intermediate_size"],
         num_heads=raw["num_heads"],
-        in_channels=raw.get("in_channels", 3),
+        in_channels=raw["in_channels"],
         patch_size=raw["patch_size"],
         spatial_merge_size=raw["spatial_merge_size"],
         temporal_patch_size=raw["temporal_patch_size"],
@@ -247,9 +265,10 @@ def _vision(raw: Json) -> VisionEncoderConfig:
 
 
 def _talker(raw: Json) -> TalkerConfig:
+    raw = _with(defaults.TALKER, raw)
     return TalkerConfig(
-        decoder=_decoder(raw["text_config"]),
-        predictor=_decoder(raw["code_predictor_config"]),
+        decoder=_decoder(_with(defaults.TALKER_TEXT, raw["text_config"])),
+        predictor=_decoder(_with(defaults.CODE_PREDICTOR, raw["code_predictor_config"])),
         num_code_groups=raw["num_code_groups"],
         thinker_hidden_size=raw["thinker_hidden_size"],
         accept_hidden_layer=raw["accept_hidden_layer"],
@@ -259,11 +278,12 @@ def _talker(raw: Json) -> TalkerConfig:
         codec_nothink_id=raw["codec_nothink_id"],
         codec_think_bos_id=raw["codec_think_bos_id"],
         codec_think_eos_id=raw["codec_think_eos_id"],
-        speaker_ids={name.lower(): code for name, code in raw["speaker_id"].items()},
+        speaker_ids={name.lower(): code for name, code in (raw.get("speaker_id") or {}).items()},
     )
 
 
 def _vocoder(raw: Json) -> VocoderConfig:
+    raw = _with(defaults.CODE2WAV, raw)
     front = dict(raw, vocab_size=raw["codebook_size"] * raw["num_quantizers"])
     return VocoderConfig(
         transformer=_decoder(front, qk_norm=False, layer_scale=True),
@@ -291,25 +311,25 @@ def _decoder(raw: Json, *, qk_norm: bool = True, layer_scale: bool = False) -> D
         moe=_moe(raw) if raw.get("num_experts") else None,
         sliding_window=raw.get("sliding_window") if layer_scale else None,
         layer_scale=layer_scale,
-        max_positions=raw.get("max_position_embeddings", 32768),
+        max_positions=raw["max_position_embeddings"],
     )
 
 
 def _rope(raw: Json) -> RopeConfig:
-    """Both spellings: `rope_parameters` (5.x) and `rope_theta` + `rope_scaling` (4.x, published files)."""
-    parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    theta = parameters.get("rope_theta", raw.get("rope_theta"))
-    if theta is None:
-        raise KeyError("rope_theta")
-    section = parameters.get("mrope_section")
+    """Both spellings: `rope_parameters` (5.x), `rope_theta` + `rope_scaling` (4.x, published)."""
+    parameters: Json = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    theta = parameters.get("rope_theta", raw["rope_theta"])
+    section = parameters.get("mrope_section", raw.get("mrope_section"))
     return RopeConfig(theta=float(theta), mrope_section=tuple(section) if section else None)
 
 
 def _moe(raw: Json) -> MoeConfig:
+    if raw.get("mlp_only_layers") or raw.get("decoder_sparse_step", 1) != 1:
+        raise CheckpointError("dense layers among sparse ones are not supported (mlp_only_layers)")
     return MoeConfig(
         num_experts=raw["num_experts"],
         num_experts_per_token=raw["num_experts_per_tok"],
         expert_size=raw["moe_intermediate_size"],
-        normalize_top_k=bool(raw.get("norm_topk_prob", True)),
+        normalize_top_k=bool(raw["norm_topk_prob"]),
         shared_expert_size=raw.get("shared_expert_intermediate_size") or None,
     )

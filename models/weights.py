@@ -1,0 +1,223 @@
+"""A checkpoint's safetensors <-> our modules: strict both ways, never two copies of the weights.
+
+The model is built on the meta device, memory is taken once in the wanted dtype, and each
+published tensor is copied from the memory-mapped file straight into its place. The vocoder is
+float32 whatever was asked: its periodic activations turn to noise in bfloat16. Names and places:
+`models.tensor_names`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.config import OmniConfig
+from models.devices import check_fits
+from models.errors import CheckpointError
+from models.qwen3_omni.model import Qwen3Omni
+from models.tensor_names import Slot, expected_tensors, slots
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+_FLOAT32_CHILDREN = ("code2wav",)
+
+
+def load_model(
+    folder: Path, config: OmniConfig, *, device: torch.device, dtype: torch.dtype
+) -> Qwen3Omni:
+    """Load the weights in `folder`: in eval mode, without gradients.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor is missing, left over or of
+        another shape. ResourceError: the device has not enough free memory.
+    """
+    with torch.device("meta"):
+        model = Qwen3Omni(config)
+    load_weights(model, folder, device=device, dtype=dtype)
+    return model
+
+
+def load_weights(
+    model: nn.Module, folder: Path, *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Give a model on the meta device its memory and weights; raises as `load_model` does."""
+    files = _weight_files(folder)
+    places = slots(model)
+    _check_names(folder, places, _names_in(files))
+    _take_memory(model, device=device, dtype=dtype, what=str(folder))
+    parameters = dict(model.named_parameters())
+    for path in files:
+        for name, tensor in _tensors(path):
+            _put(places[name], parameters, name, tensor)
+    finish(model, device)
+
+
+def fill_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Like `load_weights`, from published tensors in memory: float32 on the CPU."""
+    places = slots(model)
+    _check_names(Path("memory"), places, tensors)
+    device = torch.device("cpu")
+    _take_memory(model, device=device, dtype=torch.float32, what="the model")
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        _put(places[name], parameters, name, tensor)
+    finish(model, device)
+
+
+def finish(model: nn.Module, device: torch.device) -> None:
+    """Make what is computed instead of stored, and freeze the model."""
+    with torch.no_grad():
+        for module in model.modules():
+            build = getattr(module, "build_constants", None)
+            if build is not None:
+                build(device)
+    model.requires_grad_(False).eval()
+    left = [name for name, tensor in _all_tensors(model) if tensor.is_meta]
+    assert not left, f"never filled: {left[:3]}"
+
+
+def save_model(model: nn.Module, folder: Path, *, dtype: torch.dtype, max_shard_bytes: int) -> None:
+    """Write the weights under their published names: shards of `max_shard_bytes` and an index."""
+    parameters = dict(model.named_parameters())
+    places = slots(model)
+    save_tensors(
+        ((name, slot.view(parameters[slot.parameter].detach())) for name, slot in places.items()),
+        expected_tensors(model),
+        folder,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+    )
+
+
+def save_tensors(
+    tensors: Iterable[tuple[str, Tensor]],
+    shapes: Mapping[str, torch.Size],
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int,
+) -> None:
+    """Write tensors, in the order of `shapes` as shards and an index, one shard at a time."""
+    shards = _plan_shards(shapes, dtype.itemsize, max_shard_bytes)
+    source = iter(tensors)
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        content = {name: tensor.to(dtype).contiguous() for name, tensor in _take(source, names)}
+        save_file(content, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # the library makes files that only their owner can read
+        weight_map.update(dict.fromkeys(names, file))
+    total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files with weights, each once, in the index's order."""
+    index_path = folder / INDEX_FILE
+    if not index_path.exists():
+        single = folder / SINGLE_FILE
+        if not single.exists():
+            raise CheckpointError(f"{folder} holds neither {INDEX_FILE} nor {SINGLE_FILE}")
+        return [single]
+    try:
+        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+        files = [folder / name for name in dict.fromkeys(weight_map.values())]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"can not read {index_path}: {error!r}") from error
+    missing = [path.name for path in files if not path.exists()]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} weight files: {_some(missing)}")
+    return files
+
+
+def _names_in(files: list[Path]) -> list[str]:
+    names: list[str] = []
+    for path in files:
+        with _opened(path) as file:
+            names.extend(file.keys())
+    return names
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor as a view of the mapped file: the file's pages, not memory of this process."""
+    with _opened(path) as file:
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
+            yield name, file.get_tensor(name)
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _check_names(folder: Path, places: Mapping[str, Slot], names: Iterable[str]) -> None:
+    have = set(names)
+    missing = [name for name in places if name not in have]
+    left_over = sorted(have - places.keys())
+    faults = [
+        f"{len(found)} tensors {what}: {_some(found)}"
+        for found, what in ((missing, "missing"), (left_over, "left over"))
+        if found
+    ]
+    if faults:
+        raise CheckpointError(f"{folder} does not fit its config.json; {'; '.join(faults)}")
+
+
+def _take_memory(model: nn.Module, *, device: torch.device, dtype: torch.dtype, what: str) -> None:
+    """Give every parameter memory in its final dtype, uninitialised."""
+    model.to(dtype=dtype)
+    for name in _FLOAT32_CHILDREN:
+        child = getattr(model, name, None)
+        if child is not None:
+            child.to(dtype=torch.float32)
+    check_fits(device, sum(p.nbytes for p in model.parameters()), what)
+    model.to_empty(device=device)
+
+
+@torch.no_grad()
+def _put(slot: Slot, parameters: Mapping[str, Tensor], name: str, tensor: Tensor) -> None:
+    if tensor.shape != slot.shape:
+        raise CheckpointError(
+            f"tensor {name} has shape {list(tensor.shape)}, config.json asks for {list(slot.shape)}"
+        )
+    slot.view(parameters[slot.parameter]).copy_(tensor)
+
+
+def _plan_shards(
+    shapes: Mapping[str, torch.Size], itemsize: int, max_shard_bytes: int
+) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    room = max_shard_bytes
+    for name, shape in shapes.items():
+        size = shape.numel() * itemsize
+        if size > room and shards[-1]:
+            shards.append([])
+            room = max_shard_bytes
+        shards[-1].append(name)
+        room -= size
+    return shards
+
+
+def _take(source: Iterator[tuple[str, Tensor]], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+    for expected in names:
+        name, tensor = next(source)
+        assert name == expected, (name, expected)
+        yield name, tensor
+
+
+def _all_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
