@@ -35,7 +35,9 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audio:
-    """Finished speech inside a user's message; `frames` are (seconds from its first sample, picture) in order."""
+    """Finished speech inside a user's message; `frames` are (seconds from its first sample,
+    picture) in order.
+    """
 
     pcm: Pcm
     frames: tuple[tuple[float, Rgb], ...] = ()
@@ -65,7 +67,9 @@ class ReplyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one reply's context by kind, how many of them were cached, and tokens and frames made."""
+    """Tokens of one reply's context by kind, how many of them were cached, and tokens and frames
+    made.
+    """
 
     input_text_tokens: int = 0
     input_audio_tokens: int = 0

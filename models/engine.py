@@ -1,65 +1,374 @@
 """The engine: the only class of `models` that others use.
 
-(skeleton: the signatures are the contract between `models` and `pipeline.worker`)
-
-Holds many contexts (token logs with their caches) and makes replies, one small unit of work at a time, so that the
-owner's thread can take in calls between two units. Knows no asyncio, no sockets and no sessions' transport.
-Not thread safe: one thread owns it. Calls return at once; device work happens in `step`.
+Holds many contexts (token logs with their caches) and makes replies, one small unit of work at a
+time, so that the owner's thread can take in calls between two units. Calls return at once; device
+work happens in `step`, and which unit is next is `models.scheduler`'s choice. Knows no asyncio, no
+sockets and no sessions' transport. Not thread safe: one thread owns it.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.content import EngineEvent, Message, Pcm, ReplyOptions, Rgb
+import torch
+
+from models import scheduler
+from models.cache import KvCache
+from models.chat import ChatFormat
+from models.config import DecoderConfig, OmniConfig, read_config
+from models.content import EngineEvent, FaultEvent, Message, Pcm, ReplyOptions, Rgb, Text
+from models.context import Context
+from models.devices import pick_device, pick_dtype
+from models.encoding import MessageEncoder, WindowPolicy, checked_pcm, checked_rgb
+from models.entries import MessageEntry, SpeechEntry
+from models.errors import ModelError, RequestError
+from models.generation import GenerationSettings, read_generation
+from models.layout import Layout
+from models.prefill import prefill
+from models.qwen3_omni.model import Qwen3Omni
+from models.reply import Reply
+from models.replying import ReplyMaker
+from models.weights import load_model
+
+Clock = Callable[[], float]
+INITIAL_CACHE_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What may be chosen about an engine.
+
+    `prefill_tokens`: most tokens of one prefill unit (others wait so long). `windows`: attention
+    windows of the audio encoder while people speak.
+    """
+
+    prefill_tokens: int = 512
+    max_context_tokens: int | None = None
+    windows: WindowPolicy = field(default_factory=WindowPolicy)
 
 
 class Engine:
-    """See the module's docstring. Calls raise `models.errors.RequestError` for values that can not be served."""
+    """See the module's docstring. Calls raise `RequestError` for values that can not be served."""
+
+    def __init__(
+        self,
+        *,
+        model: Qwen3Omni,
+        config: OmniConfig,
+        chat: ChatFormat,
+        generation: GenerationSettings,
+        folder: Path,
+        options: EngineOptions = EngineOptions(),
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._options = options
+        self._device = model.thinker.lm_head.weight.device
+        self._dtype = model.thinker.lm_head.weight.dtype
+        self._encoder = MessageEncoder.load(model, config, chat, folder, options.windows)
+        self._chat = chat
+        self._maker = ReplyMaker(
+            model=model, chat=chat, generation=generation, clock=clock, emit=self._emit
+        )
+        self._contexts: dict[int, Context] = {}
+        self._replies: dict[int, Reply] = {}
+        self._outbox: list[EngineEvent] = []
+        self._next_context = 0
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "auto", dtype: str = "auto") -> Engine:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        options: EngineOptions = EngineOptions(),
+    ) -> Engine:
         """Load a checkpoint folder.
 
         Raises:
             CheckpointError, ResourceError: it can not be loaded; the message says why on one line.
         """
-        raise NotImplementedError
+        config = read_config(folder)
+        place = pick_device(device)
+        chat = ChatFormat.load(folder, config)
+        model = load_model(folder, config, device=place, dtype=pick_dtype(place, dtype))
+        generation = read_generation(folder, config)
+        return cls(
+            model=model,
+            config=config,
+            chat=chat,
+            generation=generation,
+            folder=folder,
+            options=options,
+        )
+
+    # ------------------------------------------------------------------ what it is
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names of the voices, the default first; () where the checkpoint has no speech."""
+        if self._config.talker is None:
+            return ()
+        return tuple(self._config.talker.speaker_ids)
 
     @property
-    def voices(self) -> tuple[str, ...]: ...
+    def device(self) -> str:
+        return str(self._device)
+
     @property
-    def device(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        return str(self._dtype).removeprefix("torch.")
+
     @property
     def is_babbling(self) -> bool:
         """Whether the checkpoint is a random one (made by `omnid checkpoint tiny`)."""
-    @property
-    def max_context_tokens(self) -> int: ...
+        return self._config.is_babbling
 
-    def open(self, context: int, *, instructions: str, voice: str | None) -> None: ...
-    def configure(self, context: int, *, instructions: str, voice: str | None) -> None: ...
-    def append_message(self, context: int, message: Message) -> None: ...
-    def begin_speech(self, context: int, *, has_camera: bool) -> None: ...
-    def append_audio(self, context: int, pcm: Pcm) -> None: ...
-    def append_frame(self, context: int, rgb: Rgb, *, time_s: float) -> None: ...
-    def end_speech(self, context: int) -> None: ...
-    def set_mark(self, context: int, mark: int) -> None: ...
-    def rollback(self, context: int, mark: int) -> None: ...
-    def rebuild(self, context: int, messages: tuple[Message, ...]) -> None: ...
-    def respond(self, context: int, response: int, options: ReplyOptions, *, speculative: bool = False) -> None: ...
-    def confirm(self, response: int) -> None: ...
-    def cancel(self, response: int) -> None: ...
+    @property
+    def max_context_tokens(self) -> int:
+        limit = self._config.thinker.decoder.max_positions
+        wanted = self._options.max_context_tokens
+        return limit if wanted is None else min(limit, wanted)
+
+    # ------------------------------------------------------------------ contexts
+    def open(self, context: int, *, instructions: str, voice: str | None) -> None:
+        """Start a token log."""
+        if context in self._contexts:
+            raise RequestError(f"context {context} exists")
+        talker = self._config.talker
+        opened = Context(
+            chat=self._chat,
+            voice=self._speaker(voice),
+            thinker_cache=self._cache(self._config.thinker.decoder),
+            talker_cache=self._cache(talker.decoder) if talker else None,
+            max_tokens=self.max_context_tokens,
+        )
+        opened.replace_system(self._system_entry(instructions))
+        self._contexts[context] = opened
+
+    def configure(self, context: int, *, instructions: str, voice: str | None) -> None:
+        """Replace what precedes the log; it is placed and prefilled again in the background."""
+        found = self._context(context)
+        found.voice = self._speaker(voice)
+        found.replace_system(self._system_entry(instructions))
+
+    def close(self, context: int) -> None:
+        """Free a context and its replies. Idempotent."""
+        found = self._contexts.pop(context, None)
+        if found is None:
+            return
+        for reply in self._replies_of(context):
+            self._maker.end(found, reply, "cancelled")
+            del self._replies[reply.id]
+
+    # ------------------------------------------------------------------ appends
+    def append_message(self, context: int, message: Message) -> None:
+        """Append a whole message."""
+        self._context(context).append(_message_entry(message))
+
+    def begin_speech(self, context: int, *, has_camera: bool) -> None:
+        """Open a spoken user message."""
+        self._context(context).append(
+            SpeechEntry(layout=Layout(in_talker=True), has_camera=has_camera)
+        )
+
+    def append_audio(self, context: int, pcm: Pcm) -> None:
+        """More samples of the open speech."""
+        self._speech(context).append(checked_pcm(pcm))
+
+    def append_frame(self, context: int, rgb: Rgb, *, time_s: float) -> None:
+        """A camera frame of the open speech; ignored where it was opened without a camera."""
+        speech = self._speech(context)
+        if speech.has_camera:
+            speech.frames.append((max(0.0, time_s), checked_rgb(rgb)))
+
+    def end_speech(self, context: int) -> None:
+        """Close the open speech."""
+        self._speech(context).is_closed = True
+
+    def set_mark(self, context: int, mark: int) -> None:
+        """Name the present end of the log of appends."""
+        self._context(context).set_mark(mark)
+
+    def rollback(self, context: int, mark: int) -> None:
+        """Cut the log back to a mark."""
+        found = self._context(context)
+        speech = next((e for e in reversed(found.entries) if isinstance(e, SpeechEntry)), None)
+        frames = self._encoder.window_frames(speech.has_camera if speech else False)
+        found.rollback(mark, window_frames=frames)
+
+    def rebuild(self, context: int, messages: tuple[Message, ...]) -> None:
+        """Replace the log, what precedes it apart, by these messages."""
+        entries = [_message_entry(message) for message in messages]
+        found = self._context(context)
+        for reply in self._replies_of(context):
+            self._maker.end(found, reply, "cancelled")
+        found.clear()
+        for entry in entries:
+            found.append(entry)
+
+    # ------------------------------------------------------------------ replies
+    def respond(
+        self, context: int, response: int, options: ReplyOptions, *, speculative: bool = False
+    ) -> None:
+        """Start a reply to what has been appended; its events come out of `step`."""
+        found = self._context(context)
+        if response in self._replies:
+            raise RequestError(f"response {response} exists")
+        if found.active_reply is not None:
+            raise RequestError("a reply is already being made in this context")
+        if found.open_speech is not None:
+            raise RequestError("speech is still open: end it before a reply")
+        if options.max_tokens is not None and options.max_tokens < 1:
+            raise RequestError(f"max_tokens must be at least 1, not {options.max_tokens}")
+        self._replies[response] = self._maker.begin(
+            found, context, response, options, is_held=speculative
+        )
+
+    def confirm(self, response: int) -> None:
+        """Release a speculative reply. Idempotent."""
+        reply = self._replies.get(response)
+        if reply is not None and reply.held is not None:
+            self._outbox.extend(reply.held)
+            reply.held = None
+
+    def cancel(self, response: int) -> None:
+        """Stop a reply; none of its speech stays in the log unless `heard` says so. Idempotent."""
+        reply = self._replies.get(response)
+        if reply is None or not (reply.is_active or reply.held is not None):
+            return
+        context = self._contexts[reply.context]
+        self._maker.cancel(context, reply)
+        if reply.wants_voice:
+            context.keep_reply(reply.entry, 0)
+
     def heard(self, response: int, num_samples: int) -> str:
         """Cut the log to what was spoken by then; returns the reply's text that stays."""
-        raise NotImplementedError
-    def close(self, context: int) -> None: ...
+        reply = self._replies.get(response)
+        if reply is None:
+            raise RequestError(f"response {response} is unknown")
+        context = self._contexts[reply.context]
+        self._maker.end(context, reply, "cancelled")
+        kept = reply.tokens_heard(num_samples)
+        context.keep_reply(reply.entry, None if kept == len(reply.text_ids) else kept)
+        return reply.text_of(kept)
 
+    # ------------------------------------------------------------------ work
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something now."""
-        raise NotImplementedError
+        return bool(self._outbox) or self._choose() is not None
+
+    @torch.inference_mode()
     def step(self) -> list[EngineEvent]:
         """Do the most urgent unit of work (a few ms); returns what became known, in order."""
-        raise NotImplementedError
+        unit = self._choose()
+        if unit is not None:
+            try:
+                self._run(unit)
+            except ModelError as error:
+                self._fail(unit, str(error))
+        events, self._outbox = self._outbox, []
+        return events
+
+    def _choose(self) -> scheduler.Unit | None:
+        return scheduler.choose(
+            self._contexts,
+            self._replies.values(),
+            self._encoder,
+            first_context=self._next_context,
+        )
+
+    def _run(self, unit: scheduler.Unit) -> None:
+        context = self._contexts[unit.context]
+        match unit.kind:
+            case "encode":
+                self._encoder.encode_next(context)
+            case "place":
+                context.place()
+            case "prefill":
+                prefill(self._model, context, max_tokens=self._options.prefill_tokens)
+            case "token":
+                self._maker.make_token(context, self._replies[_required(unit)])
+            case "frame":
+                self._maker.make_frame(context, self._replies[_required(unit)])
+        if unit.reply is None:
+            self._next_context = unit.context + 1
+        else:
+            self._maker.note(context, self._replies[unit.reply])
+
+    def _fail(self, unit: scheduler.Unit, error: str) -> None:
+        """Let the unit's own work end; the context is as if it had never been asked for."""
+        context = self._contexts[unit.context]
+        reply = None if unit.reply is None else self._replies[unit.reply]
+        failed = context.void_failed() if unit.kind in ("encode", "place") else None
+        if reply is None or not (failed is None or failed is reply.entry):
+            self._emit(FaultEvent(context=unit.context, error=error))
+            return
+        self._maker.end(context, reply, "failed", error)
+        context.keep_reply(reply.entry, 0)
+
+    def log_ids(self, context: int) -> list[int]:
+        """Token ids of a context's log, placeholders included."""
+        return self._context(context).log.ids()
+
+    # ------------------------------------------------------------------ parts
+    def _emit(self, event: EngineEvent) -> None:
+        self._outbox.append(event)
+
+    def _context(self, context: int) -> Context:
+        found = self._contexts.get(context)
+        if found is None:
+            raise RequestError(f"context {context} is unknown")
+        return found
+
+    def _speech(self, context: int) -> SpeechEntry:
+        speech = self._context(context).open_speech
+        if speech is None:
+            raise RequestError("no speech is open")
+        return speech
+
+    def _replies_of(self, context: int) -> list[Reply]:
+        return [reply for reply in self._replies.values() if reply.context == context]
+
+    def _speaker(self, voice: str | None) -> int | None:
+        """Codec id of a voice; None: the default one."""
+        if self._config.talker is None:
+            return None
+        speakers = self._config.talker.speaker_ids
+        name = self.voices[0] if voice is None else voice.lower()
+        if name not in speakers:
+            known = ", ".join(self.voices)
+            raise RequestError(f"voice {voice!r} is unknown; this checkpoint has {known}")
+        return speakers[name]
+
+    def _system_entry(self, instructions: str) -> MessageEntry | None:
+        """What precedes the log, as the chat template has it; None: nothing."""
+        ids = self._chat.system_ids(instructions)
+        if not ids:
+            return None
+        layout = Layout(in_talker=False)
+        message = Message(role="system", parts=(Text(text=instructions),))
+        return MessageEntry(
+            layout=layout, message=message, pieces=[layout.text(ids)], is_complete=True
+        )
+
+    def _cache(self, decoder: DecoderConfig) -> KvCache:
+        return KvCache(
+            decoder, capacity=INITIAL_CACHE_TOKENS, device=self._device, dtype=self._dtype
+        )
+
+
+def _message_entry(message: Message) -> MessageEntry:
+    if message.role != "user" and not all(isinstance(part, Text) for part in message.parts):
+        raise RequestError(f"a message of role {message.role!r} holds text only")
+    return MessageEntry(layout=Layout(in_talker=message.role == "user"), message=message)
+
+
+def _required(unit: scheduler.Unit) -> int:
+    assert unit.reply is not None, unit
+    return unit.reply

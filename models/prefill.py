@@ -1,0 +1,62 @@
+"""Brings the token log of a context into its caches: the thinker's and, in step, the talker's.
+
+The same call makes one decode step: a sampled token is placed in the log and is then just the next
+token to prefill. The talker sees the user's messages only: text through its text projection, media
+through the projection of the thinker's hidden states at those tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.context import Context
+from models.decoder import Deepstack
+from models.pieces import PrefillBatch
+from models.qwen3_omni.model import Qwen3Omni
+
+
+def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
+    """Feed the next at most `max_tokens` tokens of the log; leaves `context.last_hidden` of the
+    last one.
+
+    Raises:
+        ResourceError: a cache is full; caches are as they were.
+    """
+    cache = context.thinker_cache
+    device = model.thinker.lm_head.weight.device
+    batch = context.log.batch(cache.length, max_tokens, device)
+    embeds = _embeds(model, batch)
+    output = model.thinker(embeds, batch.positions, cache, deepstack=_deepstack(batch))
+    context.last_hidden = output.hidden[-1]
+    talker = model.talker
+    if talker is not None and context.talker_cache is not None and len(batch.talker_rows):
+        rows = batch.talker_rows
+        inputs = talker.project_text(embeds[rows])  # [m, H]
+        is_media = batch.is_media[rows]
+        if batch.media:
+            captured = output.captured[rows[is_media]]
+            inputs[is_media] = talker.project_hidden(captured)
+        talker(inputs, batch.talker_positions, context.talker_cache)
+
+
+def _embeds(model: Qwen3Omni, batch: PrefillBatch) -> Tensor:
+    """[n, hidden]: looked up, and the encoders' output in its place."""
+    embeds: Tensor = model.thinker.embed(batch.ids)
+    for first, piece in batch.media:
+        assert piece.embeds is not None
+        embeds[first : first + len(piece)] = piece.embeds
+    return embeds
+
+
+def _deepstack(batch: PrefillBatch) -> Deepstack | None:
+    """Features of the batch's picture tokens."""
+    seen = [(first, piece) for first, piece in batch.media if piece.deepstack is not None]
+    if not seen:
+        return None
+    index = [torch.arange(first, first + len(piece)) for first, piece in seen]
+    features = [piece.deepstack for _, piece in seen if piece.deepstack is not None]
+    return Deepstack(
+        index=torch.cat(index).to(batch.ids.device),
+        features=torch.cat(features, dim=1),  # [D, V, H]
+    )

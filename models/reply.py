@@ -1,0 +1,171 @@
+"""One reply under way: the text sampled so far, its voice, and what of it had been spoken when.
+
+Pure bookkeeping of one assistant turn; the engine decides when each half moves on. The thinker's
+text runs ahead of the talker's voice, so where in the text the voice is must be estimated: by the
+share of frames once the reply's length is known, by the usual pace before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from models.chat import IncrementalDetokenizer
+from models.content import EndStatus, EngineEvent, ReplyOptions, Stages, Usage
+from models.entries import ReplyEntry
+from models.sampling import Sampler
+from models.speaking import Voice
+
+FIRST_FRAME_GUARD = 75
+FRAMES_PER_TOKEN_GUARD = 8
+MAX_EQUAL_FRAMES = 38  # three seconds of one first code, or of near silence
+
+
+@dataclass(slots=True, kw_only=True)
+class Pace:
+    """Codec frames per character of text, learnt from the replies that were spoken to their end.
+
+    Starts at 12.5 frames a second and 15 characters a second, usual for English.
+    """
+
+    frames_per_char: float = 12.5 / 15
+
+    def learn(self, num_frames: int, num_chars: int) -> None:
+        """Take in a finished reply."""
+        if num_frames and num_chars:
+            self.frames_per_char += 0.2 * (num_frames / num_chars - self.frames_per_char)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Reply:
+    """State of one reply.
+
+    Attributes:
+        text_ids: sampled tokens without the end token. is_text_done: no more will come.
+        char_ends: length of the visible text after each token.
+        voice: the talker's half; None for a text reply or before its first token is known.
+        held: events kept back while the reply is unconfirmed; None once it is confirmed.
+        frame_ends: samples at 24 kHz after each frame.
+    """
+
+    id: int
+    context: int
+    entry: ReplyEntry
+    options: ReplyOptions
+    max_tokens: int
+    text_sampler: Sampler
+    detokenizer: IncrementalDetokenizer
+    pace: Pace
+    wants_voice: bool
+    started_s: float
+    held: list[EngineEvent] | None = None
+    stages: Stages = field(default_factory=Stages)
+    usage: Usage = field(default_factory=Usage)
+    text: str = ""
+    text_ids: list[int] = field(default_factory=list)
+    char_ends: list[int] = field(default_factory=list)
+    is_text_done: bool = False
+    was_cut: bool = False
+    voice: Voice | None = None
+    is_voice_done: bool = False
+    frame_ends: list[int] = field(default_factory=list)
+    last_code: int | None = None
+    num_equal_codes: int = 0
+    num_quiet_frames: int = 0
+    status: EndStatus | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return self.status is None
+
+    @property
+    def num_samples(self) -> int:
+        """Speech made so far, 24 kHz."""
+        return self.frame_ends[-1] if self.frame_ends else 0
+
+    # ------------------------------------------------------------------ text
+    def add_token(self, token: int) -> str:
+        """Take a sampled token; returns the text that became visible."""
+        self.text_ids.append(token)
+        delta = self.detokenizer.push(token)
+        self.text += delta
+        self.char_ends.append(len(self.text))
+        return delta
+
+    def end_text(self, *, was_cut: bool) -> str:
+        """No more tokens; returns text that had been waiting for the rest of a character."""
+        self.is_text_done, self.was_cut = True, was_cut
+        delta = self.detokenizer.flush()
+        self.text += delta
+        if self.char_ends:
+            self.char_ends[-1] = len(self.text)
+        return delta
+
+    @property
+    def spoken_ids(self) -> list[int]:
+        """The tokens that the voice reads: one that was cut off in the middle of a reply is not
+        fed.
+        """
+        return self.text_ids[:-1] if self.was_cut else self.text_ids
+
+    # ------------------------------------------------------------------ voice
+    @property
+    def can_speak(self) -> bool:
+        """Whether the next codec frame can be made: the text token that it reads is known."""
+        if not self.wants_voice or self.is_voice_done:
+            return False
+        if self.voice is None:
+            return bool(self.spoken_ids)
+        return self.is_text_done or self.voice.num_frames < len(self.spoken_ids)
+
+    def watch(self, first_code: int, *, is_quiet: bool) -> None:
+        """Count how long the voice has been stuck on one sound, or silent."""
+        self.num_equal_codes = self.num_equal_codes + 1 if first_code == self.last_code else 0
+        self.num_quiet_frames = self.num_quiet_frames + 1 if is_quiet else 0
+        self.last_code = first_code
+
+    @property
+    def is_over_budget(self) -> bool:
+        """A guard against a voice that never ends."""
+        if max(self.num_equal_codes, self.num_quiet_frames) >= MAX_EQUAL_FRAMES:
+            return True
+        frames = len(self.frame_ends)
+        budget = FRAMES_PER_TOKEN_GUARD * len(self.text_ids) + FIRST_FRAME_GUARD
+        return self.is_text_done and frames >= budget
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to make."""
+        return self.is_text_done and (self.is_voice_done or not self.wants_voice)
+
+    # ------------------------------------------------------------------ what was heard
+    def spoken_chars(self, num_frames: int) -> int:
+        """Estimated characters of the text spoken by the end of a frame."""
+        if self.is_voice_done and self.is_text_done:
+            share = num_frames / max(1, len(self.frame_ends))
+            return round(share * len(self.text))
+        return min(len(self.text), round(num_frames / self.pace.frames_per_char))
+
+    def tokens_heard(self, num_samples: int) -> int:
+        """How many tokens stay when `num_samples` of the speech were played: whole words only."""
+        if num_samples <= 0:
+            return 0
+        if num_samples >= self.num_samples and self.is_finished:
+            return len(self.text_ids)
+        num_frames = sum(1 for end in self.frame_ends if end <= num_samples)
+        spoken = self.spoken_chars(num_frames)
+        kept = 0
+        for count, end in enumerate(self.char_ends, start=1):
+            if end > spoken:
+                break
+            if self._is_word_end(end):
+                kept = count
+        return kept
+
+    def _is_word_end(self, index: int) -> bool:
+        """Whether cutting the text here cuts no word."""
+        around = self.text[max(0, index - 1) : index + 1]
+        return index == len(self.text) or not around.isalnum()
+
+    def text_of(self, num_tokens: int) -> str:
+        """The visible text of the first tokens."""
+        return self.text[: self.char_ends[num_tokens - 1]] if num_tokens else ""

@@ -1,0 +1,275 @@
+"""Makes replies: samples the text, drives the voice, and says what became known.
+
+Each method is one unit of device work on one reply. Which unit comes when is `models.scheduler`'s
+choice; contexts and their caches belong to the engine.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.chat import ChatFormat
+from models.content import (
+    AudioEvent,
+    EndEvent,
+    EndStatus,
+    EngineEvent,
+    Pcm16,
+    ReplyOptions,
+    TextEvent,
+    Usage,
+)
+from models.context import Context
+from models.entries import ReplyEntry
+from models.errors import ResourceError
+from models.generation import GenerationSettings
+from models.layout import Layout
+from models.prefill import prefill
+from models.qwen3_omni.model import Qwen3Omni
+from models.qwen3_omni.talker import SpecialText
+from models.reply import Pace, Reply
+from models.sampling import Sampler, SamplingSettings
+from models.speaking import Voice
+
+NEAR_SILENCE = 1e-3
+
+
+class ReplyMaker:
+    """See the module's docstring. `emit` takes each event as it becomes known."""
+
+    def __init__(
+        self,
+        *,
+        model: Qwen3Omni,
+        chat: ChatFormat,
+        generation: GenerationSettings,
+        clock: Callable[[], float],
+        emit: Callable[[EngineEvent], None],
+    ) -> None:
+        self._model = model
+        self._chat = chat
+        self._generation = generation
+        self._clock = clock
+        self._emit_now = emit
+        self._pace = Pace()
+        self._special: SpecialText | None = None
+        self._device = model.thinker.lm_head.weight.device
+
+    # ------------------------------------------------------------------ begin and end
+    def begin(
+        self, context: Context, key: int, response: int, options: ReplyOptions, *, is_held: bool
+    ) -> Reply:
+        """Place an empty assistant turn behind all appends and start a reply in it."""
+        layout = Layout(in_talker=False)
+        entry = ReplyEntry(
+            layout=layout,
+            pieces=[layout.text(self._chat.assistant_header_ids())],
+            response=response,
+        )
+        context.append(entry)
+        context.active_reply = entry
+        settings = self._generation
+        limit = settings.thinker.max_new_tokens
+        reply = Reply(
+            id=response,
+            context=key,
+            entry=entry,
+            options=options,
+            max_tokens=limit if options.max_tokens is None else options.max_tokens,
+            text_sampler=self._text_sampler(options),
+            detokenizer=self._chat.detokenizer(),
+            pace=self._pace,
+            wants_voice=options.audio and self._model.talker is not None,
+            started_s=self._clock(),
+            held=[] if is_held else None,
+        )
+        reply.usage = Usage(cached_tokens=context.thinker_cache.length)
+        return reply
+
+    def end(
+        self, context: Context, reply: Reply, status: EndStatus, error: str | None = None
+    ) -> None:
+        """Finish a reply in any state: its work is gone, its place in the log stays."""
+        if not reply.is_active:
+            return
+        if not reply.is_text_done:
+            reply.end_text(was_cut=False)
+        if reply.voice is not None:
+            reply.voice.close()
+            if status == "completed":
+                self._pace.learn(len(reply.frame_ends), len(reply.text))
+        reply.status = status
+        reply.entry.is_complete = True
+        context.active_reply = None
+        context.place()
+        usage = replace(
+            reply.usage,
+            output_text_tokens=len(reply.text_ids),
+            output_audio_tokens=len(reply.frame_ends),
+        )
+        self._emit(
+            reply,
+            EndEvent(
+                response=reply.id, status=status, usage=usage, stages=reply.stages, error=error
+            ),
+        )
+
+    def cancel(self, context: Context, reply: Reply) -> None:
+        """Stop a reply; what was held back of it is never told."""
+        reply.held = None
+        if reply.is_active:
+            self.end(context, reply, "cancelled")
+        else:
+            self._emit(reply, EndEvent(response=reply.id, status="cancelled", usage=reply.usage))
+
+    # ------------------------------------------------------------------ units of work
+    def note(self, context: Context, reply: Reply) -> None:
+        """After a unit of work: note which stage was reached, and end the reply that has no more to
+        make.
+        """
+        if not reply.is_active:
+            return
+        if reply.stages.encoder_tail is None and context.is_placed(reply.entry):
+            self._stamp(reply, "encoder_tail")
+            self._count_input(context, reply)
+        if reply.stages.prefill is None and context.num_to_prefill == 0:
+            self._stamp(reply, "prefill")
+        if reply.is_finished:
+            self.end(context, reply, "incomplete" if reply.was_cut else "completed")
+
+    def _count_input(self, context: Context, reply: Reply) -> None:
+        cached = min(reply.usage.cached_tokens, context.thinker_cache.length)
+        reply.stages.tokens_left = len(context.log) - cached
+        reply.usage = replace(
+            reply.usage,
+            cached_tokens=cached,
+            input_text_tokens=context.log.count(("text",)),
+            input_audio_tokens=context.log.count(("audio",)),
+            input_image_tokens=context.log.count(("image", "video")),
+        )
+
+    def make_token(self, context: Context, reply: Reply) -> None:
+        """Feed the last token, if any, and sample the next."""
+        if context.num_to_prefill:
+            prefill(self._model, context, max_tokens=context.num_to_prefill)
+        assert context.last_hidden is not None
+        logits = self._model.thinker.logits(context.last_hidden)
+        token = int(reply.text_sampler(logits, reply.text_ids))
+        if token in self._generation.thinker.eos_ids:
+            self._text_event(reply, reply.end_text(was_cut=False), ())
+        else:
+            self._take_token(context, reply, token)
+        self._stamp(reply, "first_text")
+
+    def _take_token(self, context: Context, reply: Reply, token: int) -> None:
+        if not reply.text_ids and token == self._chat.tool_call_id:
+            reply.wants_voice = False
+        pieces = reply.entry.pieces
+        pieces.append(reply.entry.layout.text([token]))
+        try:
+            context.place()
+        except ResourceError:
+            pieces.pop()  # the reply ends before this token
+            raise
+        delta = reply.add_token(token)
+        if len(reply.text_ids) >= reply.max_tokens:
+            delta += reply.end_text(was_cut=True)
+        self._text_event(reply, delta, (token,))
+
+    def make_frame(self, context: Context, reply: Reply) -> None:
+        """Make the next codec frame and its samples."""
+        if reply.voice is None:
+            reply.voice = self._voice(context, reply)
+        voice = reply.voice
+        spoken = reply.spoken_ids
+        token = spoken[voice.num_frames] if voice.num_frames < len(spoken) else None
+        codes = voice.next_frame(token)
+        if codes is None:
+            reply.is_voice_done = True
+            return
+        self._stamp(reply, "first_codec")
+        pcm = voice.pcm()
+        samples = _to_int16(pcm)  # the one point of a frame where the host waits for the device
+        reply.frame_ends.append(reply.num_samples + len(samples))
+        self._stamp(reply, "first_pcm")
+        self._emit(
+            reply,
+            AudioEvent(
+                response=reply.id,
+                codes=codes,
+                pcm=samples,
+                spoken_chars=reply.spoken_chars(len(reply.frame_ends)),
+            ),
+        )
+        reply.watch(codes[0], is_quiet=bool(np.abs(samples).max() < NEAR_SILENCE * 32767))
+        if reply.is_over_budget:
+            reply.is_voice_done = True
+
+    # ------------------------------------------------------------------ parts
+    def _voice(self, context: Context, reply: Reply) -> Voice:
+        cache = context.talker_cache
+        assert cache is not None
+        assert context.voice is not None
+        settings = self._generation
+        return Voice(
+            model=self._model,
+            cache=cache,
+            position=context.talker_next,
+            speaker=context.voice,
+            special=self._special_text(),
+            code_sampler=self._sampler(settings.talker.sampling, reply.options),
+            residual_sampler=self._sampler(settings.predictor, reply.options),
+            max_codes=settings.talker.max_new_tokens,
+        )
+
+    def _special_text(self) -> SpecialText:
+        """The projected text around every reply, made at the first one."""
+        talker = self._model.talker
+        assert talker is not None
+        if self._special is None:
+            self._special = talker.special_text(
+                self._model.thinker.embed, self._chat.assistant_header_ids()
+            )
+        return self._special
+
+    def _text_sampler(self, options: ReplyOptions) -> Sampler:
+        thinker = self._generation.thinker
+        settings = thinker.sampling
+        if options.temperature is not None:
+            settings = replace(settings, do_sample=True, temperature=options.temperature)
+        return self._sampler(settings, options, end_ids=tuple(thinker.eos_ids))
+
+    def _sampler(
+        self, settings: SamplingSettings, options: ReplyOptions, *, end_ids: tuple[int, ...] = ()
+    ) -> Sampler:
+        generator = torch.Generator(self._device)
+        seed = secrets.randbits(62) if options.seed is None else options.seed
+        generator.manual_seed(seed)
+        if options.greedy:
+            settings = replace(settings, do_sample=False)
+        return Sampler(settings, generator, end_ids=end_ids)
+
+    def _text_event(self, reply: Reply, text: str, ids: tuple[int, ...]) -> None:
+        if text or ids:
+            self._emit(reply, TextEvent(response=reply.id, text=text, ids=ids))
+
+    def _stamp(self, reply: Reply, stage: str) -> None:
+        """Note the time of a stage's first end."""
+        if getattr(reply.stages, stage) is None:
+            setattr(reply.stages, stage, 1000 * (self._clock() - reply.started_s))
+
+    def _emit(self, reply: Reply, event: EngineEvent) -> None:
+        if reply.held is None:
+            self._emit_now(event)
+        else:
+            reply.held.append(event)
+
+
+def _to_int16(pcm: Tensor) -> Pcm16:
+    return (pcm * 32767.0).round().to(torch.int16).cpu().numpy()
