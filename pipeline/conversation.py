@@ -1,34 +1,61 @@
 """One session, wired: read this first.
 
-(skeleton: the signatures below are the contract between pipeline and daemon)
+    append_audio ─► UserTurns (resample, VAD, turn machine) ─► ConversationLog ─► engine context
+    append_frame ─► CameraSlot ─────────────────────────────┘   (history)           │ respond
+    emit ◄── Replies (one being made, one being played) ◄───────────────────────────┘
+                └─► Playout, or the owner plays by itself
+
+This file decides what follows from what: speech interrupts, the end of a turn asks for a reply, a
+dead engine is replaced. Bounds: sound is processed while `append_audio` is awaited, so a sender
+that is too fast waits and nothing is queued; one camera frame; one reply made and at most one
+waiting; speech and media as `speech` and `history` say.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Literal
 
-from pipeline.items import Item
+from pipeline import events
+from pipeline.camera import CameraSlot
+from pipeline.clock import Clock
+from pipeline.engine_port import Engine
+from pipeline.errors import EngineLostError
+from pipeline.events import Emit
+from pipeline.items import Item, TextContent
+from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
+from pipeline.playout import Playout
+from pipeline.replies import Replies
+from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig
+from pipeline.turns import EchoGuard
+from pipeline.user_turns import UserTurns
+from pipeline.vad import Vad
 
-if TYPE_CHECKING:
-    from pipeline.clock import Clock
-    from pipeline.engine_port import Engine
-    from pipeline.events import Emit
-    from pipeline.playout import Playout
-    from pipeline.vad import Vad
+State = Literal["listening", "hearing", "thinking", "speaking"]
+
+SLICES_PER_S = 10  # sound is taken in by tenths of a second, so that other sessions get their turn
+SILENT_SENDER_S = 5.0  # open speech ends when nothing at all arrives for so long
 
 
 class Conversation:
-    """One conversation with an engine. All methods are called on one event loop; `emit` is called on it, too.
+    """One conversation with an engine. All methods are called on one event loop.
+
+    `emit` is called on it, too.
 
     Args:
-        engine: where contexts are opened; may restart, the conversation then rebuilds its context by itself.
-        emit: receives every session event at once, in order; must not block or raise.
+        engine: where contexts are opened; may restart, the conversation then rebuilds its context
+            by itself.
+        emit: receives every session event at once, in order; must not block or raise, nor call
+            back.
         vad: speech probability of 16 kHz windows, this session's own instance.
-        playout: a paced output that this conversation writes to, cuts and asks what was heard (WebRTC);
-            None where the owner plays by itself (WebSocket): then what was heard after an interruption is
-            estimated from the wall clock until the owner calls `truncate_item`.
+        playout: a paced output that this conversation writes to, cuts and asks what was heard
+            (WebRTC); its callbacks become this conversation's. None where the owner plays by itself
+            (WebSocket): then what was heard after an interruption is estimated from the wall clock
+            until the owner calls `truncate_item`.
+        echo_guard: see `pipeline.turns`.
     """
 
     def __init__(
@@ -40,78 +67,188 @@ class Conversation:
         vad: Vad,
         clock: Clock,
         playout: Playout | None = None,
+        echo_guard: EchoGuard | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._config = config
+        self._emit = emit
+        self._clock = clock
+        self._camera = CameraSlot()
+        self._log = ConversationLog(engine, config=config, on_lost=self._reopen)
+        self._replies = Replies(
+            self._log,
+            emit=emit,
+            clock=clock,
+            playout=playout,
+            spawn=self._spawn,
+            on_settled=self._reply_settled,
+            on_change=self._note_state,
+        )
+        self._turns = UserTurns(
+            self._log,
+            settings=config.turn_detection,
+            vad=vad,
+            clock=clock,
+            camera=self._camera,
+            emit=emit,
+            listener=self,
+            echo_guard=echo_guard,
+        )
+        self._state: State = "listening"
+        self._waiting_turn: TurnEnd | None = None
+        self._manual_turn: TurnEnd | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_opening = False
+        self._append_lock = asyncio.Lock()
+        self._last_append_s = clock.now_s()
+        self._is_hearing = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._closed = asyncio.Event()
 
+    # ------------------------------------------------------------------ life
     async def run(self) -> None:
-        """Live until cancelled or `aclose`d. Owns the session's TaskGroup; leaves no task, context or thread behind."""
-        raise NotImplementedError
+        """Live until cancelled or `aclose`d.
+
+        Owns the session's TaskGroup; leaves no task, context or thread behind.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._reopen()
+                self._spawn(self._watch_sender(), "watch sender")
+                try:
+                    await self._closing.wait()
+                finally:  # no task is started and no sound is taken in from here on
+                    self._closing.set()
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            self._group = None
+            self._end()
 
     async def aclose(self) -> None:
         """End `run` in order: stop input, cancel the reply, free the context. Idempotent."""
-        raise NotImplementedError
+        self._closing.set()
+        if self._group is not None:
+            await self._closed.wait()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self._replies.close()
+        self._log.close()
+        self._closed.set()
 
     @property
-    def config(self) -> SessionConfig: ...
+    def config(self) -> SessionConfig:
+        """The configuration in force."""
+        return self._config
 
     @property
     def has_spoken(self) -> bool:
         """Whether the session has produced any reply audio (its voice is then fixed)."""
-        raise NotImplementedError
+        return self._replies.has_spoken
 
     @property
     def input_ms(self) -> int:
         """The input clock: milliseconds of audio appended since the session began."""
-        raise NotImplementedError
+        return self._turns.input_ms
 
     def configure(self, config: SessionConfig) -> None:
         """Take a new configuration; turn detection at once, the rest from the next response on."""
-        raise NotImplementedError
+        self._config = config
+        self._log.configure(config)
+        self._turns.configure(config.turn_detection)
+        self._note_state()
 
     # ------------------------------------------------------------------ input
     async def append_audio(self, pcm: Pcm, *, rate_hz: int) -> None:
-        """Microphone samples, mono float32, in order, at any speed. Waits while the session is behind (bounded)."""
-        raise NotImplementedError
+        """Microphone samples, mono float32, in order, at any speed. Waits while they are taken in.
+
+        Cancelling loses the samples of this call that were not taken in yet. After the end of the
+        session nothing happens.
+
+        Raises:
+            BadInputError: a rate that is not supported.
+        """
+        async with self._append_lock:
+            self._turns.count(len(pcm), rate_hz)
+            slice_samples = max(1, rate_hz // SLICES_PER_S)
+            for start in range(0, len(pcm), slice_samples):
+                if self._closing.is_set():
+                    return
+                self._last_append_s = self._clock.now_s()
+                self._turns.hear(pcm[start : start + slice_samples], rate_hz)
+                self._note_state()
+                # others get their turn; so does what an interruption has to tell the engine
+                await asyncio.sleep(0)
+                self._log.release_speech()
 
     def append_frame(self, rgb: Rgb) -> None:
-        """A camera frame captured now; the newest wins, frames are taken at the engine's rate while speech lasts."""
-        raise NotImplementedError
+        """A camera frame captured now.
+
+        The newest wins, frames are taken at the engine's rate while speech lasts.
+        """
+        self._camera.newest = rgb
 
     def stop_camera(self) -> None:
         """No frames will come any more; the newest frame is forgotten."""
-        raise NotImplementedError
+        self._camera.newest = None
 
     def commit(self) -> None:
-        """End the turn by hand: the input buffer becomes a user item. Raises BadInputError under 100 ms of audio."""
-        raise NotImplementedError
+        """End the turn by hand: the input buffer becomes a user item.
+
+        Raises BadInputError under 100 ms of audio.
+        """
+        self._manual_turn = self._turns.commit()
+        self._note_state()
 
     def clear_input(self) -> None:
         """Drop the input buffer (emits Cleared)."""
-        raise NotImplementedError
+        self._turns.clear()
+        self._note_state()
 
     # ------------------------------------------------------------------ conversation
     def create_item(self, item: Item, *, previous_item_id: str | None = None) -> None:
-        """Insert an item (emits ItemAdded, ItemDone). `previous_item_id`: None appends, "root" puts first.
+        """Insert an item (emits ItemAdded, ItemDone).
 
-        Raises BadInputError for an unknown predecessor or a duplicate id (code item_create_duplicate_item_id).
+        `previous_item_id`: None appends, "root" puts first.
+
+        Raises:
+            BadInputError: an unknown predecessor, or a duplicate id (code
+                item_create_duplicate_item_id).
         """
-        raise NotImplementedError
+        is_typed = item.role == "user" and all(isinstance(c, TextContent) for c in item.content)
+        still = self._camera.newest if is_typed else None
+        previous_id = self._log.insert(item, after_id=previous_item_id, still=still)
+        self._manual_turn = None
+        self._emit(events.ItemAdded(item=item, previous_item_id=previous_id))
+        self._emit(events.ItemDone(item=item, previous_item_id=previous_id))
 
     def get_item(self, item_id: str) -> Item | None:
         """The item, or None."""
-        raise NotImplementedError
+        return self._log.history.get(item_id)
 
     def delete_item(self, item_id: str) -> None:
-        """Take an item out (emits ItemDeleted). Raises BadInputError, code item_delete_invalid_item_id."""
-        raise NotImplementedError
+        """Take an item out (emits ItemDeleted).
+
+        Raises BadInputError, code item_delete_invalid_item_id.
+        """
+        self._replies.forget(item_id)
+        self._log.delete(item_id)
+        self._emit(events.ItemDeleted(item_id=item_id))
+        self._note_state()
 
     def truncate_item(self, item_id: str, *, audio_end_ms: int) -> None:
-        """Cut a reply to what was heard (emits ItemTruncated), also while it is being made.
+        """Cut a reply to what was heard (emits ItemTruncated); one that is still being made stops.
 
-        Raises BadInputError: unknown id (item_truncate_invalid_item_id), not a voice reply
-        (unsupported_content_type), or beyond its end (invalid_value; the item then counts as heard to its end).
+        Raises:
+            BadInputError: unknown id (item_truncate_invalid_item_id), not a voice reply
+                (unsupported_content_type), or beyond its end (invalid_value; the item then counts
+                as heard to its end).
         """
-        raise NotImplementedError
+        self._replies.truncate(item_id, audio_end_ms)
+        self._note_state()
 
     # ------------------------------------------------------------------ replies
     def respond(self, options: ResponseOptions | None = None) -> str:
@@ -119,12 +256,118 @@ class Conversation:
 
         Raises BadInputError, code conversation_already_has_active_response.
         """
-        raise NotImplementedError
+        reply_id = self._start_reply(options, self._manual_turn)
+        self._manual_turn = None
+        return reply_id
 
     def cancel_response(self, response_id: str | None = None) -> None:
         """Stop the active reply. Raises BadInputError, code response_cancel_not_active."""
-        raise NotImplementedError
+        self._waiting_turn = None
+        self._replies.cancel(response_id)
+        self._note_state()
 
     def clear_output(self) -> None:
-        """Cut the paced output and truncate the reply to what was heard; nothing playing: nothing happens."""
-        raise NotImplementedError
+        """Cut the paced output and truncate the reply to what was heard; else nothing happens."""
+        self._replies.clear_output()
+        self._note_state()
+
+    def _start_reply(self, options: ResponseOptions | None, turn_end: TurnEnd | None) -> str:
+        if options is None:
+            options = ResponseOptions(
+                audio=self._config.output == "audio", max_tokens=self._config.max_output_tokens
+            )
+        reply = self._replies.start(options, turn_end)
+        self._note_state()
+        return reply.id
+
+    def _reply_settled(self) -> None:
+        """A turn that ended during the reply gets its own now."""
+        waiting, self._waiting_turn = self._waiting_turn, None
+        if waiting is not None and not self._closing.is_set():
+            self._start_reply(None, waiting)
+
+    # ------------------------------------------------------------------ what the user's turns lead
+    @property
+    def is_echoing(self) -> bool:
+        """See `user_turns.Listener`."""
+        return self._replies.is_audible
+
+    def speech_started(self) -> bool:
+        """See `user_turns.Listener`."""
+        settings = self._config.turn_detection
+        self._manual_turn = None
+        if settings is None or not settings.interrupt_response:
+            return False
+        self._waiting_turn = None
+        return self._replies.interrupt()
+
+    def turn_ended(self, turn_end: TurnEnd) -> None:
+        """See `user_turns.Listener`."""
+        settings = self._config.turn_detection
+        if settings is None or not settings.create_response:
+            self._manual_turn = turn_end
+        elif self._replies.active is not None:
+            self._waiting_turn = turn_end
+        else:
+            self._start_reply(None, turn_end)
+
+    # ------------------------------------------------------------------ tasks
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        """Start a task of this session; none is started once it ends."""
+        if self._group is None or self._closing.is_set():
+            coroutine.close()
+            return
+        task = self._group.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _reopen(self) -> None:
+        """Find a living engine, unless that is under way."""
+        if self._group is not None and not self._closing.is_set() and not self._is_opening:
+            self._is_opening = True
+            self._spawn(self._open(), "open context")
+
+    async def _open(self) -> None:
+        try:
+            await self._log.open()
+        except EngineLostError as error:
+            self._emit(events.Failed(message=str(error), code="engine_lost"))
+            self._replies.fail_waiting(str(error))
+            self._note_state()
+        else:
+            self._replies.launch()
+        finally:
+            self._is_opening = False
+
+    async def _watch_sender(self) -> None:
+        """End a turn whose sender fell silent: without sound the media clock stands still."""
+        while True:
+            await self._is_hearing.wait()
+            deadline_s = self._last_append_s + SILENT_SENDER_S
+            if self._clock.now_s() < deadline_s:
+                await self._clock.sleep_until(deadline_s)
+            elif self._append_lock.locked():
+                async with self._append_lock:
+                    pass  # sound that waits to be taken in is no silence
+            else:
+                self._turns.end_turn()
+                self._note_state()
+
+    # ------------------------------------------------------------------ state
+    def _note_state(self) -> None:
+        """Tell what the session does now, where that has changed."""
+        if self._turns.is_hearing:
+            self._is_hearing.set()
+        else:
+            self._is_hearing.clear()
+        state = self._present_state()
+        if state != self._state and not self._closing.is_set():
+            self._state = state
+            self._emit(events.StateChanged(state=state))
+
+    def _present_state(self) -> State:
+        if self._turns.is_hearing:
+            return "hearing"
+        if self._replies.is_speaking:
+            return "speaking"
+        return "listening" if self._replies.active is None else "thinking"

@@ -1,9 +1,10 @@
 """The engine as a session sees it: an async protocol of plain messages (see `pipeline.messages`).
 
-Every call but `Engine.ready` returns at once and is never blocked by the device; what an engine has to say comes
-back through `Response`. An engine that dies ends its responses as "failed" and its contexts are no longer
-`is_alive`: the caller opens a new context and hands it the conversation with `rebuild`.
-Implemented by `pipeline.engine_client.EngineClient` (over a thread or a child process) and by scripted fakes in tests.
+Every call but `Engine.ready` returns at once and is never blocked by the device; what an engine has
+to say comes back through `Response`. An engine that dies ends its responses as "failed" and its
+contexts are no longer `is_alive`: the caller opens a new context and hands it the conversation with
+`rebuild`. Implemented by `pipeline.engine_client.EngineClient` (over a thread or a child process)
+and by scripted fakes in tests.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Mark(Protocol):
 
 
 class Response(Protocol):
-    """One reply under way. Iterating ends after `ResponseEnded`; leaving the iteration early does not cancel."""
+    """One reply under way. Iterating ends after `ResponseEnded`; leaving the iteration early does
+    not cancel.
+    """
 
     def __aiter__(self) -> AsyncIterator[ResponseEvent]: ...
 
@@ -37,9 +40,15 @@ class Response(Protocol):
         """Stop at once, leave no work behind; `ResponseEnded("cancelled")` follows. Idempotent."""
 
     async def heard(self, num_samples: int) -> str:
-        """Cut the log to what `num_samples` (24 kHz) had spoken; return the reply's text that stays.
+        """Cut the log to what `num_samples` (24 kHz) had spoken; return the reply's text that
+        stays.
 
-        Legal during, after or without `cancel`. A cancelled reply of which nothing is said keeps nothing.
+        Legal during, after or without `cancel`. A cancelled reply of which nothing is said keeps
+        nothing.
+
+        Raises:
+            pipeline.errors.EngineLostError: the context is dead, or the engine does not answer in
+                time.
         """
 
 
@@ -80,7 +89,8 @@ class Engine(Protocol):
         """Wait until the model is loaded.
 
         Raises:
-            pipeline.errors.EngineLostError: loading failed (the message says why) or the engine is gone for good.
+            pipeline.errors.EngineLostError: loading failed (the message says why) or the engine is
+                gone for good.
         """
 
     def open(self, *, instructions: str, voice: str | None) -> Context: ...

@@ -1,7 +1,9 @@
-"""What a conversation tells its owner: session events, free of any wire format, in the order they happen.
+"""What a conversation tells its owner: session events, free of any wire format, in the order they
+happen.
 
-`pipeline.conversation.Conversation` calls `emit(event)` for each; a wire adapter (`daemon.realtime`) turns them into
-its protocol's events. All `*_ms` values are integers on the session's input clock unless said otherwise.
+`pipeline.conversation.Conversation` calls `emit(event)` for each; a wire adapter
+(`daemon.realtime`) turns them into its protocol's events. All `*_ms` values are integers on the
+session's input clock unless said otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ CancelReason = Literal["turn_detected", "client_cancelled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStarted:
-    """Speech was detected; `audio_start_ms` includes the prefix padding; `item_id` will be the user item's id."""
+    """Speech was detected; `audio_start_ms` includes the prefix padding; `item_id` will be the user
+    item's id.
+    """
 
     item_id: str
     audio_start_ms: int
@@ -26,7 +30,9 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStopped:
-    """The turn's silence was long enough; `audio_end_ms` is the end of the audio handed to the model."""
+    """The turn's silence was long enough; `audio_end_ms` is the end of the audio handed to the
+    model.
+    """
 
     item_id: str
     audio_end_ms: int
@@ -86,7 +92,9 @@ class ResponseStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseItemStarted:
-    """The reply's item exists (follows `ResponseStarted` at its first output; its `ItemAdded` comes right after)."""
+    """The reply's item exists (follows `ResponseStarted` at its first output; its `ItemAdded` comes
+    right after).
+    """
 
     response_id: str
     item: Item
@@ -103,7 +111,7 @@ class ResponseText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseAudio:
-    """More speech of the reply, 24 kHz. Where a paced output plays it, the owner need not send it."""
+    """More speech of the reply, 24 kHz; need not be sent where a paced output plays it."""
 
     response_id: str
     item_id: str
@@ -112,7 +120,9 @@ class ResponseAudio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseFinished:
-    """The reply is over, exactly once for each `ResponseStarted`; `item` is None if it never had output."""
+    """The reply is over, exactly once for each `ResponseStarted`; `item` is None if it never had
+    output.
+    """
 
     response_id: str
     item: Item | None
@@ -139,7 +149,9 @@ class OutputStopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputCleared:
-    """A paced output was cut; exactly one of `OutputStopped` and `OutputCleared` follows each `OutputStarted`."""
+    """A paced output was cut; exactly one of `OutputStopped` and `OutputCleared` follows each
+    `OutputStarted`.
+    """
 
     response_id: str
 
@@ -148,8 +160,8 @@ class OutputCleared:
 class TurnMetrics:
     """Where the milliseconds of one turn went, from the true end of speech (None: no such moment).
 
-    `turn_end_ms`: until the turn detector said so; `engine`: the engine's stages, each counted from `respond`;
-    `first_audio_ms`: until the first reply audio was handed to the transport.
+    `turn_end_ms`: until the turn detector said so; `engine`: the engine's stages, each counted from
+    `respond`; `first_audio_ms`: until the first reply audio was handed to the transport.
     """
 
     response_id: str

@@ -1,6 +1,8 @@
-"""The items of a conversation, free of any wire format: what was said, by whom, and what was heard of it.
+"""The items of a conversation, free of any wire format: what was said, by whom, and what was heard
+of it.
 
-The list that keeps their order is `pipeline.history`; how an item looks on a wire is the adapter's affair.
+The list that keeps their order is `pipeline.history`; how an item looks on a wire is the adapter's
+affair.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class SpeechContent:
 
 @dataclass(slots=True, kw_only=True)
 class VoiceContent:
-    """What the model said: its text so far (after an interruption: the text heard) and its samples at 24 kHz."""
+    """What the model said: its text so far (after an interruption: the text heard) and its samples
+    at 24 kHz.
+    """
 
     transcript: str = ""
     pcm: list[Pcm16] = field(default_factory=list)

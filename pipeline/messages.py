@@ -1,8 +1,8 @@
 """Plain data that crosses the engine port: what is said to an engine and what it answers.
 
-Only ids, strings, numbers and numpy arrays, so that the same session code drives an engine in a thread, in a
-child process or on another machine. How a message becomes bytes is `pipeline.framing`; who sends it is
-`pipeline.engine_client`; who receives it is `pipeline.worker`.
+Only ids, strings, numbers and numpy arrays, so that the same session code drives an engine in a
+thread, in a child process or on another machine. How a message becomes bytes is `pipeline.framing`;
+who sends it is `pipeline.engine_client`; who receives it is `pipeline.worker`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
 Role = Literal["system", "user", "assistant"]
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
 
-
+# ----------------------------------------------------------------------------- content of messages
 # ------------------------------------------------------------------------------- content of messages
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPart:
@@ -41,7 +41,9 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A camera frame; `time_s` counts from the first sample of the speech that it accompanies (never negative)."""
+    """A camera frame; `time_s` counts from the first sample of the speech that it accompanies
+    (never negative).
+    """
 
     rgb: Rgb
     time_s: float
@@ -49,7 +51,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioPart:
-    """Finished speech at 16 kHz, with the camera frames that were seen meanwhile (in order of time)."""
+    """Finished speech at 16 kHz, with the camera frames that were seen meanwhile (in order of
+    time).
+    """
 
     pcm: Pcm
     frames: tuple[Frame, ...] = ()
@@ -106,7 +110,9 @@ class AppendMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginSpeech:
-    """Open a spoken user message. `has_camera` fixes whether frames will be interleaved with the audio."""
+    """Open a spoken user message. `has_camera` fixes whether frames will be interleaved with the
+    audio.
+    """
 
     context: int
     has_camera: bool
@@ -185,7 +191,9 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """Keep in the log what `num_samples` (24 kHz) of the reply had spoken; legal after later appends too."""
+    """Keep in the log what `num_samples` (24 kHz) of the reply had spoken; legal after later
+    appends too.
+    """
 
     response: int
     num_samples: int
@@ -220,7 +228,9 @@ Call = (
 # ------------------------------------------------------------------------------- answers
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one reply: of its context by kind, how many of those were cached, and of its output."""
+    """Tokens of one reply: of its context by kind, how many of those were cached, and of its
+    output.
+    """
 
     input_text_tokens: int = 0
     input_audio_tokens: int = 0
@@ -232,7 +242,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """Milliseconds from `respond` to the end of each stage inside the engine; None where it did not happen.
+    """Milliseconds from `respond` to the end of each stage inside the engine; None where it did not
+    happen.
 
     `tokens_left` is how many tokens were still to be prefilled when `respond` arrived.
     """
@@ -257,8 +268,8 @@ class TextDelta:
 class AudioDelta:
     """One codec frame of speech at 24 kHz.
 
-    `spoken_chars` is the estimated number of characters of the reply's text spoken by the end of this frame
-    (the talker reads text ahead of the voice).
+    `spoken_chars` is the estimated number of characters of the reply's text spoken by the end of
+    this frame (the talker reads text ahead of the voice).
     """
 
     response: int
@@ -287,10 +298,16 @@ class HeardText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextFault:
-    """A call on this context could not be carried out; the context stays as it was before that call."""
+    """A call on this context could not be carried out; the context stays as it was before that
+    call.
+
+    `is_lost`: it could not be kept (no memory left, a bug): the engine has freed it, open a new one
+    and rebuild.
+    """
 
     context: int
     error: str
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,10 +324,18 @@ class EngineReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFailed:
-    """The engine could not be loaded, or died: `error` says why, on one line."""
+    """The engine could not be loaded, or died: `error` says why, on one line. Always the last
+    message.
+
+    `can_retry` is False where a new start would end the same way: the checkpoint or the machine is
+    not right.
+    """
 
     error: str
+    can_retry: bool = True
 
 
 ResponseEvent = TextDelta | AudioDelta | ResponseEnded
-Answer = TextDelta | AudioDelta | ResponseEnded | HeardText | ContextFault | EngineReady | EngineFailed
+Answer = (
+    TextDelta | AudioDelta | ResponseEnded | HeardText | ContextFault | EngineReady | EngineFailed
+)

@@ -1,22 +1,45 @@
-"""(skeleton: contract between pipeline.conversation, pipeline.playout and daemon.webrtc)
+"""Paced output of one session at 24 kHz.
 
-Paced output of one session at 24 kHz: what is written is played in order, can be cut at once, and is known to the
-sample. Holds no timer: whoever plays (an RTP track) calls `read` for each packet, and that is the clock.
+What is written is played in order, cut at once, known to the sample.
+
+Holds no timer: whoever plays (an RTP track) calls `read` for each packet, and that is the clock.
+All calls come from one event loop. Bound: beyond `MAX_QUEUED_SAMPLES` the writer should wait
+(`wait_for_room`); nothing that was written is ever dropped but by `clear`, which leaves a few
+milliseconds of fade so that the cut does not click.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from pipeline.messages import Pcm16
+import numpy as np
+
+from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16
+
+MAX_QUEUED_SAMPLES = 120 * ENGINE_OUTPUT_HZ
+FADE_SAMPLES = ENGINE_OUTPUT_HZ * 4 // 1000
+
+
+@dataclass(slots=True)
+class _Queued:
+    """One reply's speech that is not played yet."""
+
+    response_id: str
+    chunks: deque[Pcm16] = field(default_factory=deque)
+    num_played: int = 0
+    is_finished: bool = False
 
 
 class Playout:
     """A clearable queue of speech.
 
     Args:
-        on_started / on_stopped: called with the response id when its first sample is read, and when its last one
-            has been read after `finish`.
+        on_started / on_stopped: called with the response id when its first sample is read, and when
+            its last one has been read after `finish`. A conversation that is given this playout
+            puts its own in their place.
     """
 
     def __init__(
@@ -25,27 +48,141 @@ class Playout:
         on_started: Callable[[str], None] = lambda _: None,
         on_stopped: Callable[[str], None] = lambda _: None,
     ) -> None:
-        raise NotImplementedError
+        self.on_started = on_started
+        self.on_stopped = on_stopped
+        self._replies: deque[_Queued] = deque()
+        self._played: dict[str, int] = {}
+        self._cleared_id: str | None = None
+        self._fade = np.zeros(0, np.int16)
+        self._num_queued = 0
+        self._num_underruns = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
+    # ------------------------------------------------------------------ writing
     def write(self, response_id: str, pcm: Pcm16) -> None:
-        """Queue more speech of a reply."""
+        """Queue more speech of a reply. pcm: [num_samples] int16, kept, not copied.
+
+        Ignored after `clear`.
+        """
+        if response_id == self._cleared_id or not len(pcm):
+            return
+        self._entry(response_id).chunks.append(pcm)
+        self._num_queued += len(pcm)
+        self._note_room()
 
     def finish(self, response_id: str) -> None:
         """No more speech of this reply will come."""
+        for queued in self._replies:
+            if queued.response_id == response_id:
+                queued.is_finished = True
+        self._retire()
 
     def clear(self) -> tuple[str, int] | None:
-        """Cut at once; returns the reply that was being played and how many of its samples were read, or None."""
-        raise NotImplementedError
+        """Cut at once.
+
+        Returns the reply that was being played and how many of its samples were read, or None.
+        """
+        if not self._replies:
+            return None
+        first = self._replies[0]
+        self._cleared_id = self._replies[-1].response_id
+        started = (first.response_id, first.num_played) if first.num_played else None
+        self._fade = _fade_out(first) if started else self._fade
+        self._replies.clear()
+        self._num_queued = 0
+        self._note_room()
+        return started
+
+    async def wait_for_room(self) -> None:
+        """Wait while more than the bound is queued. Safe to cancel; `clear` ends the wait."""
+        await self._has_room.wait()
+
+    # ------------------------------------------------------------------ reading
+    def read(self, num_samples: int) -> Pcm16:
+        """The next samples to play.
+
+        Silence where there is nothing (counted as underrun inside a reply).
+        """
+        out = np.zeros(num_samples, np.int16)
+        filled = self._read_fade(out)
+        while filled < num_samples and self._replies:
+            first = self._replies[0]
+            if not first.chunks:
+                # a reply whose first sample was not read yet is late, not interrupted
+                self._num_underruns += bool(first.num_played)
+                break
+            filled += self._read_chunk(first, out[filled:])
+            self._retire()
+        self._note_room()
+        return out
 
     def played_samples(self, response_id: str) -> int:
         """How many samples of this reply have been read."""
-        raise NotImplementedError
+        return self._played.get(response_id, 0)
 
-    def read(self, num_samples: int) -> Pcm16:
-        """The next samples to play; silence where there is nothing (counted as underrun inside a reply)."""
-        raise NotImplementedError
+    @property
+    def is_playing(self) -> bool:
+        """Whether a reply has begun to sound and has not ended."""
+        return bool(self._replies) and self._replies[0].num_played > 0
 
     @property
     def num_underruns(self) -> int:
         """Reads inside an unfinished reply that had to be filled with silence."""
-        raise NotImplementedError
+        return self._num_underruns
+
+    # ------------------------------------------------------------------ parts
+    def _entry(self, response_id: str) -> _Queued:
+        for queued in self._replies:
+            if queued.response_id == response_id:
+                return queued
+        queued = _Queued(response_id)
+        self._replies.append(queued)
+        return queued
+
+    def _read_fade(self, out: Pcm16) -> int:
+        count = min(len(out), len(self._fade))
+        out[:count] = self._fade[:count]
+        self._fade = self._fade[count:]
+        return count
+
+    def _read_chunk(self, queued: _Queued, out: Pcm16) -> int:
+        chunk = queued.chunks.popleft()
+        count = min(len(out), len(chunk))
+        out[:count] = chunk[:count]
+        if count < len(chunk):
+            queued.chunks.appendleft(chunk[count:])
+        is_first = queued.num_played == 0
+        queued.num_played += count
+        self._played[queued.response_id] = queued.num_played
+        self._num_queued -= count
+        if is_first:
+            self._forget_old()
+            self.on_started(queued.response_id)
+        return count
+
+    def _retire(self) -> None:
+        """Take replies out that were played to their end."""
+        while self._replies and self._replies[0].is_finished and not self._replies[0].chunks:
+            done = self._replies.popleft()
+            if done.num_played:
+                self.on_stopped(done.response_id)
+
+    def _forget_old(self) -> None:
+        """Keep the counts of the latest replies only."""
+        while len(self._played) > 64:
+            del self._played[next(iter(self._played))]
+
+    def _note_room(self) -> None:
+        if self._num_queued > MAX_QUEUED_SAMPLES:
+            self._has_room.clear()
+        else:
+            self._has_room.set()
+
+
+def _fade_out(queued: _Queued) -> Pcm16:
+    """What would have been played next, falling to silence; not counted as heard."""
+    if not queued.chunks:
+        return np.zeros(0, np.int16)
+    head = queued.chunks[0][:FADE_SAMPLES].astype(np.float32)
+    return np.asarray(head * np.linspace(1, 0, len(head), endpoint=False), np.int16)

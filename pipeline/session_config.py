@@ -20,7 +20,9 @@ class TurnDetection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
-    """Everything of a session that may change while it lives; `turn_detection` None means manual turns."""
+    """Everything of a session that may change while it lives; `turn_detection` None means manual
+    turns.
+    """
 
     instructions: str
     voice: str | None = None

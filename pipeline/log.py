@@ -1,0 +1,222 @@
+"""The conversation's log, held twice and kept the same.
+
+As items here, as tokens in an engine's context.
+
+Every change of what the model knows goes through this class: it orders what may not overlap in the
+engine's log (open speech is taken back and repeated behind an item or a reply), rebuilds the
+context after an edit (at the end of a running reply, which a rebuild would kill), and starts a new
+context when the engine died. While there is no living context nothing is lost: items and open
+speech are told to the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.engine_port import Context, Engine, Response
+from pipeline.errors import EngineLostError
+from pipeline.history import History, to_message
+from pipeline.items import Item
+from pipeline.messages import Message, Pcm, ResponseOptions, Rgb
+from pipeline.session_config import SessionConfig
+from pipeline.speech import OpenSpeech
+
+
+class ConversationLog:
+    """See the module's docstring.
+
+    Args:
+        on_lost: called when a context turns out to be dead; shall lead to a call of `open`.
+    """
+
+    def __init__(
+        self, engine: Engine, *, config: SessionConfig, on_lost: Callable[[], None]
+    ) -> None:
+        self.history = History()
+        self.speech: OpenSpeech | None = None
+        self.generation = (
+            0  # grows when the engine's log starts anew: older responses are unknown to it
+        )
+        self._engine = engine
+        self._config = config
+        self._on_lost = on_lost
+        self._context: Context | None = None
+        self._is_replying = False
+        self._needs_rebuild = False
+
+    # ------------------------------------------------------------------ the context
+    async def open(self) -> None:
+        """Wait for the engine and tell it everything. Safe to cancel.
+
+        Raises:
+            EngineLostError: there is no engine, or it died again at once.
+        """
+        await self._engine.ready()
+        context = self._engine.open(
+            instructions=self._config.instructions, voice=self._config.voice
+        )
+        if not context.is_alive:
+            raise EngineLostError("the engine died while a conversation was being opened")
+        self._context = context
+        self.generation += 1
+        self._needs_rebuild = False
+        if messages := self.history.messages():
+            context.rebuild(messages)
+        self._resume_speech()
+
+    def close(self) -> None:
+        """Free the context; the log takes no more."""
+        context, self._context = self._context, None
+        if self.speech is not None:
+            self.speech.detach()
+        if context is not None:
+            context.close()
+
+    def configure(self, config: SessionConfig) -> None:
+        """Take other instructions or another voice."""
+        old, self._config = self._config, config
+        is_same = (old.instructions, old.voice) == (config.instructions, config.voice)
+        if not is_same and (context := self._living()) is not None:
+            context.configure(instructions=config.instructions, voice=config.voice)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a living context (notices a dead one)."""
+        return self._living() is not None
+
+    def _living(self) -> Context | None:
+        context = self._context
+        if context is not None and not context.is_alive:
+            self._context = None
+            self._is_replying = False
+            if self.speech is not None:
+                self.speech.detach()
+            self._on_lost()
+        return self._context
+
+    # ------------------------------------------------------------------ items
+    def insert(
+        self, item: Item, *, after_id: str | None = None, still: Rgb | None = None
+    ) -> str | None:
+        """Insert an item (see `History.insert`); returns its predecessor's id."""
+        previous_id = self.history.insert(item, after_id=after_id, still=still)
+        if self.history.tail_id != item.id:
+            self.rebuild()
+        elif (message := to_message(item, still=still)) is not None:
+            self._append_message(message)
+        return previous_id
+
+    def delete(self, item_id: str) -> None:
+        """Take an item out (see `History.delete`)."""
+        self.history.delete(item_id)
+        self.rebuild()
+
+    def place_reply(self, item: Item, *, after_id: str | None) -> str | None:
+        """A reply's item enters the list behind the item that it answers.
+
+        The engine has it already.
+        """
+        if after_id is not None and self.history.get(after_id) is None:
+            after_id = None
+        elif after_id is None and len(self.history):
+            after_id = "root"
+        return self.history.insert(item, after_id=after_id)
+
+    def rebuild(self) -> None:
+        """Tell the engine the whole conversation anew.
+
+        At the end of a running reply, where there is one.
+        """
+        if self._is_replying:
+            self._needs_rebuild = True
+            return
+        self._needs_rebuild = False
+        if (context := self._living()) is None:
+            return
+        self.generation += 1
+        if self.speech is not None:
+            self.speech.detach()
+        context.rebuild(self.history.messages())
+        self._resume_speech()
+
+    def _append_message(self, message: Message) -> None:
+        if (context := self._living()) is None:
+            return
+        self._suspend_speech()
+        context.append_message(message)
+        self._resume_speech()
+
+    # ------------------------------------------------------------------ speech
+    def begin_speech(self, speech: OpenSpeech) -> None:
+        """The user begins to speak; it streams from the first `append_speech` on, unless held."""
+        assert self.speech is None, self.speech
+        self.speech = speech
+
+    def release_speech(self) -> None:
+        """Speech that was held back may stream now."""
+        if self.speech is not None and self.speech.is_held:
+            self.speech.is_held = False
+            self._stream_speech()
+
+    def _stream_speech(self) -> None:
+        if self._living() is not None and self.speech is not None and not self.speech.is_streaming:
+            self._resume_speech()
+
+    def append_speech(self, pcm: Pcm) -> None:
+        """The user goes on speaking."""
+        assert self.speech is not None
+        self._stream_speech()
+        self.speech.append(pcm)
+
+    def drop_speech(self) -> None:
+        """The open speech shall never have been."""
+        if self.speech is not None:
+            self._suspend_speech()
+            self.speech = None
+
+    def commit_speech(self) -> tuple[Item, str | None]:
+        """The open speech is over and becomes the last item.
+
+        Returns it with its predecessor's id.
+        """
+        speech, self.speech = self.speech, None
+        assert speech is not None
+        self._living()
+        item = Item(id=speech.item_id, role="user", content=[speech.content()])
+        if speech.end():
+            return item, self.history.append(item)
+        return item, self.insert(item)
+
+    def _suspend_speech(self) -> None:
+        if self.speech is not None:
+            self.speech.withdraw()
+
+    def _resume_speech(self) -> None:
+        if self.speech is None or self._context is None:
+            return
+        if not self.speech.is_held and not self.speech.num_forgotten:
+            self.speech.stream(self._context)
+
+    def roll_speech(self, max_samples: int) -> None:
+        """Keep only the newest of the open speech; the engine hears of it when it is committed."""
+        if self.speech is not None and self.speech.num_samples > max_samples:
+            self._suspend_speech()
+            self.speech.keep_newest(max_samples)
+
+    # ------------------------------------------------------------------ replies
+    def respond(self, options: ResponseOptions) -> Response | None:
+        """Start a reply to all that is finished; None while there is no living context."""
+        if (context := self._living()) is None:
+            return None
+        self._suspend_speech()
+        response = context.respond(options)
+        self._is_replying = True
+        self._resume_speech()
+        return response
+
+    def reply_settled(self) -> None:
+        """The reply is over, its item says what shall be remembered."""
+        self._is_replying = False
+        self.history.trim()
+        if self._needs_rebuild:
+            self.rebuild()

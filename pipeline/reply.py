@@ -1,0 +1,114 @@
+"""One reply as a record: what was asked for, what came, and how its text lies along its voice.
+
+No behaviour of its own; `pipeline.replies` drives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.engine_port import Response
+from pipeline.items import Item, TextContent, VoiceContent
+from pipeline.messages import ENGINE_OUTPUT_HZ, AudioDelta, ResponseOptions
+
+SAMPLES_PER_MS = ENGINE_OUTPUT_HZ // 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnd:
+    """The end of the user's turn that a reply answers.
+
+    `speech_end_s`: the true end of speech on the session's clock; `turn_end_ms`: how much later, on
+    the input, the turn detector said so (None where the turn was ended by hand).
+    """
+
+    speech_end_s: float
+    turn_end_ms: float | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Reply:
+    """A reply under way or done.
+
+    `anchor_id` is the item that it follows (the last one when an engine took it on); `alignment`
+    holds (samples so far, characters spoken by then) for each codec frame; `max_heard_samples` is
+    set once a paced output was cut: no more than that can have been heard; `told` is what an engine
+    was told last of what was heard: (generation of the log, samples).
+    """
+
+    id: str
+    options: ResponseOptions
+    turn_end: TurnEnd | None
+    anchor_id: str | None = None
+    item: Item | None = None
+    response: Response | None = None
+    generation: int = 0
+    text: str = ""
+    alignment: list[tuple[int, int]] = field(default_factory=list)
+    first_audio_s: float | None = None
+    is_settled: bool = False
+    is_complete: bool = False
+    max_heard_samples: int | None = None
+    told: tuple[int, int] | None = None
+    num_text_deltas: int = 0
+    underruns_before: int = 0
+
+    @property
+    def num_samples(self) -> int:
+        """Length of the speech so far, at 24 kHz."""
+        return self.alignment[-1][0] if self.alignment else 0
+
+    @property
+    def voice(self) -> VoiceContent | None:
+        """Its spoken content; None for a text reply, or before the first output."""
+        content = self.item.content[0] if self.item is not None and self.item.content else None
+        return content if isinstance(content, VoiceContent) else None
+
+    def add_text(self, text: str) -> None:
+        """More text; the item's follows."""
+        self.text += text
+        self.num_text_deltas += 1
+        self.show_text(self.text)
+
+    def add_audio(self, delta: AudioDelta) -> None:
+        """More speech; the item's follows."""
+        self.alignment.append((self.num_samples + len(delta.pcm), delta.spoken_chars))
+        if self.voice is not None:
+            self.voice.pcm.append(delta.pcm)
+
+    def show_text(self, text: str) -> None:
+        """Let the item say this."""
+        content = self.item.content[0] if self.item is not None else None
+        if isinstance(content, VoiceContent):
+            content.transcript = text
+        elif isinstance(content, TextContent):
+            content.text = text
+
+    def cut_audio(self, num_samples: int) -> None:
+        """Drop the item's samples behind the first `num_samples`."""
+        if self.voice is None:
+            return
+        kept = []
+        for chunk in self.voice.pcm:
+            kept.append(chunk[:num_samples])
+            num_samples -= len(kept[-1])
+        self.voice.pcm = [chunk for chunk in kept if len(chunk)]
+
+    def text_heard(self, num_samples: int) -> str:
+        """The text spoken within the first samples, whole words only (an estimate.
+
+        The talker reads ahead).
+        """
+        if self.is_complete and num_samples >= self.num_samples:
+            return self.text
+        spoken = max((chars for end, chars in self.alignment if end <= num_samples), default=0)
+        for end in range(min(spoken, len(self.text)), 0, -1):
+            if end == len(self.text) or not self.text[end].isalnum():
+                return self.text[:end]
+        return ""
+
+    def estimate_played(self, now_s: float) -> int:
+        """How much a listener has heard who began to play at the first sample and never paused."""
+        if self.first_audio_s is None:
+            return 0
+        return min(self.num_samples, round((now_s - self.first_audio_s) * ENGINE_OUTPUT_HZ))

@@ -1,0 +1,155 @@
+"""The turn machine: speech probabilities with media positions in, edges of speech out.
+
+No clock, no I/O.
+
+Everything is counted in samples at 16 kHz of the session's input, so sound that arrives faster
+than real time is cut into the same turns. Speech starts when the probability has stayed up for
+`min_speech_ms` and is back-dated to its first window less the prefix padding; it stops after
+`silence_duration_ms` below the lower threshold.
+
+Echo guard: while the session's own voice comes out of a loudspeaker (`is_guarded`), what returns
+through the microphone must not count as the user. Browsers cancel most of it; what is left is weak
+and choppy. So the threshold is raised and speech must last longer before it starts a turn. It
+delays a true interruption by the difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.messages import ENGINE_INPUT_HZ
+from pipeline.session_config import TurnDetection
+
+SAMPLES_PER_MS = ENGINE_INPUT_HZ // 1000
+HYSTERESIS = 0.15  # the usual distance of silero's two thresholds
+MIN_THRESHOLD = 0.01
+MAX_THRESHOLD = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStart:
+    """A turn began; `at_sample` is the first sample that belongs to it, prefix padding included."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStop:
+    """A turn ended.
+
+    `at_sample` is its end, `speech_end_sample` that of its last window of speech.
+    """
+
+    at_sample: int
+    speech_end_sample: int
+
+
+Edge = SpeechStart | SpeechStop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoGuard:
+    """How much harder speech is to start while the session's own voice can be heard."""
+
+    threshold_boost: float = 0.2
+    min_speech_ms: int = 160
+
+
+class TurnMachine:
+    """See the module's docstring.
+
+    Args:
+        min_speech_ms: how long the probability must stay up before speech starts (two windows of 32
+            ms).
+    """
+
+    def __init__(
+        self,
+        settings: TurnDetection,
+        *,
+        min_speech_ms: int = 64,
+        echo_guard: EchoGuard | None = None,
+    ) -> None:
+        self.settings = settings
+        self._min_speech_ms = min_speech_ms
+        self._echo_guard = echo_guard or EchoGuard()
+        self._floor_sample = 0
+        self._onset_sample: int | None = None
+        self._speech_end_sample = 0
+        self._is_speaking = False
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether a turn is open."""
+        return self._is_speaking
+
+    @property
+    def speech_end_sample(self) -> int:
+        """The end of the last window of speech of the open turn."""
+        return self._speech_end_sample
+
+    def configure(self, settings: TurnDetection) -> None:
+        """Take other settings, at any time; an open turn stays open and ends by the new ones."""
+        self.settings = settings
+
+    def reset(self, at_sample: int) -> None:
+        """Forget an open or beginning turn; a new one can not reach back before `at_sample`."""
+        self._is_speaking = False
+        self._onset_sample = None
+        self._floor_sample = at_sample
+
+    def feed(
+        self,
+        probability: float,
+        *,
+        start_sample: int,
+        end_sample: int,
+        is_guarded: bool = False,
+    ) -> Edge | None:
+        """Take the next window, [start_sample, end_sample).
+
+        Returns the edge that it completes, if any.
+        """
+        if self._is_speaking:
+            return self._continue(probability, end_sample)
+        return self._listen(probability, start_sample, end_sample, is_guarded)
+
+    def _listen(
+        self, probability: float, start_sample: int, end_sample: int, is_guarded: bool
+    ) -> SpeechStart | None:
+        guard = self._echo_guard if is_guarded else None
+        threshold = self.settings.threshold + (guard.threshold_boost if guard else 0.0)
+        threshold = min(threshold, max(MAX_THRESHOLD, self.settings.threshold))
+        if self._onset_sample is None:
+            if probability < threshold:
+                return None
+            self._onset_sample = start_sample
+        elif probability < _lower(threshold):
+            self._onset_sample = None
+            return None
+        min_speech_ms = max(guard.min_speech_ms if guard else 0, self._min_speech_ms)
+        if end_sample - self._onset_sample < min_speech_ms * SAMPLES_PER_MS:
+            return None
+        return self._start(self._onset_sample, end_sample)
+
+    def _start(self, onset_sample: int, end_sample: int) -> SpeechStart:
+        padded = onset_sample - self.settings.prefix_padding_ms * SAMPLES_PER_MS
+        self._onset_sample = None
+        self._is_speaking = True
+        self._speech_end_sample = end_sample
+        return SpeechStart(at_sample=max(padded, self._floor_sample))
+
+    def _continue(self, probability: float, end_sample: int) -> SpeechStop | None:
+        if probability >= _lower(self.settings.threshold):
+            self._speech_end_sample = end_sample
+            return None
+        silence = end_sample - self._speech_end_sample
+        if silence < self.settings.silence_duration_ms * SAMPLES_PER_MS:
+            return None
+        stop = SpeechStop(at_sample=end_sample, speech_end_sample=self._speech_end_sample)
+        self.reset(end_sample)
+        return stop
+
+
+def _lower(threshold: float) -> float:
+    return max(threshold - HYSTERESIS, MIN_THRESHOLD)

@@ -1,0 +1,274 @@
+"""The user's side: microphone samples become turns, turns become items.
+
+Samples are cut into windows; with turn detection the machine of `pipeline.turns` says where speech
+begins and ends, without it everything is collected until the owner commits or clears. Either way
+the sound streams into the engine's log while it comes. Works on media time only, so that sound may
+come faster than it was spoken. Bound of a turn: `MAX_SPEECH_SAMPLES`; a detected turn ends there
+with an error, a plain buffer keeps the newest.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pipeline import events
+from pipeline.camera import CameraSlot
+from pipeline.clock import Clock
+from pipeline.errors import BadInputError
+from pipeline.history import new_id
+from pipeline.input_buffer import InputBuffer, Window
+from pipeline.log import ConversationLog
+from pipeline.messages import Pcm
+from pipeline.reply import TurnEnd
+from pipeline.session_config import TurnDetection
+from pipeline.speech import MAX_SPEECH_SAMPLES, OpenSpeech
+from pipeline.turns import SAMPLES_PER_MS, EchoGuard, SpeechStart, SpeechStop, TurnMachine
+from pipeline.vad import Vad
+
+MIN_COMMIT_MS = 100
+CONFIRM_MS = 300  # more than the turn machine ever takes to be sure of a beginning
+
+
+class Listener(Protocol):
+    """Who is told of the turns."""
+
+    @property
+    def is_echoing(self) -> bool:
+        """Whether the session's own voice may be in the microphone now."""
+
+    def speech_started(self) -> bool:
+        """A turn began (its event is out). Returns whether that interrupted a reply."""
+
+    def turn_ended(self, turn_end: TurnEnd) -> None:
+        """A detected turn became an item (its events are out)."""
+
+
+class UserTurns:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        log: ConversationLog,
+        *,
+        settings: TurnDetection | None,
+        vad: Vad,
+        clock: Clock,
+        camera: CameraSlot,
+        emit: events.Emit,
+        listener: Listener,
+        echo_guard: EchoGuard | None = None,
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._vad = vad
+        self._clock = clock
+        self._camera = camera
+        self._emit = emit
+        self._listener = listener
+        self._machine = TurnMachine(settings or TurnDetection(), echo_guard=echo_guard)
+        self._buffer = InputBuffer(
+            window_samples=vad.window_samples, max_kept_samples=_num_kept(settings)
+        )
+        self._floor_sample = 0
+        self._floor_ms = 0.0
+
+    # ------------------------------------------------------------------ state
+    @property
+    def input_ms(self) -> int:
+        """The input clock."""
+        return int(self._buffer.clock_ms)
+
+    @property
+    def is_hearing(self) -> bool:
+        """Whether a detected turn is open."""
+        return self._settings is not None and self._log.speech is not None
+
+    def configure(self, settings: TurnDetection | None) -> None:
+        """Take other settings, at any time.
+
+        A turn that is open when detection is switched off stays as a buffer.
+        """
+        before, self._settings = self._settings, settings
+        self._buffer.max_kept_samples = _num_kept(settings)
+        if settings is not None:
+            self._machine.configure(settings)
+        if before is None and settings is not None:
+            self._log.drop_speech()
+            self._vad.reset()
+            self._set_floor()
+        elif before is not None and settings is None:
+            self._let_open_turn_be_a_buffer()
+
+    def _let_open_turn_be_a_buffer(self) -> None:
+        speech = self._log.speech
+        self._set_floor()
+        if speech is not None:
+            self._floor_ms -= speech.num_samples / SAMPLES_PER_MS
+            self._emit_stopped(speech.item_id, self._buffer.end_sample)
+
+    # ------------------------------------------------------------------ sound
+    def count(self, num_samples: int, rate_hz: int) -> None:
+        """Move the input clock on by what has arrived and is about to be heard."""
+        self._buffer.count(num_samples, rate_hz)
+
+    def hear(self, pcm: Pcm, rate_hz: int) -> None:
+        """Take in samples that were counted.
+
+        A tenth of a second at most, for this does not yield.
+        """
+        for window in self._buffer.push(pcm, rate_hz):
+            if self._settings is None:
+                self._collect(window.pcm, window.start_sample)
+            else:
+                self._detect(window)
+
+    def _collect(self, pcm: Pcm, start_sample: int) -> None:
+        if self._log.speech is None:
+            self._log.begin_speech(self._open(start_sample))
+        self._log.append_speech(pcm)
+        self._log.roll_speech(MAX_SPEECH_SAMPLES)
+
+    def _detect(self, window: Window) -> None:
+        if self._log.speech is not None:
+            self._log.append_speech(window.pcm)
+        edge = self._machine.feed(
+            self._vad.probability(window.pcm),
+            start_sample=window.start_sample,
+            end_sample=window.end_sample,
+            is_guarded=self._listener.is_echoing,
+        )
+        if isinstance(edge, SpeechStart):
+            self._start(edge)
+        elif isinstance(edge, SpeechStop):
+            self._stop(edge)
+        elif self._log.speech is not None and self._log.speech.num_samples >= MAX_SPEECH_SAMPLES:
+            self._emit(
+                events.Failed(
+                    message="the turn was too long and has been ended", code="turn_too_long"
+                )
+            )
+            self.end_turn()
+
+    def _open(self, start_sample: int) -> OpenSpeech:
+        return OpenSpeech(item_id=new_id("item"), start_sample=start_sample, camera=self._camera)
+
+    # ------------------------------------------------------------------ turns
+    def _start(self, edge: SpeechStart) -> None:
+        pre_roll = self._buffer.since(edge.at_sample)
+        speech = self._open(self._buffer.end_sample - len(pre_roll))
+        self._log.begin_speech(speech)
+        start_ms = speech.start_sample // SAMPLES_PER_MS
+        self._emit(events.SpeechStarted(item_id=speech.item_id, audio_start_ms=start_ms))
+        # the engine must be told first where the reply was cut, or it has to place the speech twice
+        speech.is_held = self._listener.speech_started()
+        self._log.append_speech(pre_roll)
+
+    def _stop(self, edge: SpeechStop) -> None:
+        speech = self._log.speech
+        assert speech is not None
+        self._emit_stopped(speech.item_id, edge.at_sample)
+        self._commit()
+        silence_s = (self._buffer.clock_ms - edge.speech_end_sample / SAMPLES_PER_MS) / 1000
+        self._listener.turn_ended(
+            TurnEnd(
+                speech_end_s=self._clock.now_s() - silence_s,
+                turn_end_ms=(edge.at_sample - edge.speech_end_sample) / SAMPLES_PER_MS,
+            )
+        )
+
+    def end_turn(self) -> None:
+        """End an open detected turn now, as if silence had lasted long enough."""
+        if not self.is_hearing:
+            return
+        self._take_rest()
+        speech_end_sample = self._machine.speech_end_sample
+        at_sample = self._buffer.end_sample
+        self._machine.reset(at_sample)
+        self._stop(SpeechStop(at_sample=at_sample, speech_end_sample=speech_end_sample))
+
+    def commit(self) -> TurnEnd:
+        """End the turn by hand: what is buffered becomes an item.
+
+        Raises:
+            BadInputError: that is less than 100 ms.
+        """
+        buffered_ms = self._buffered_ms()
+        if buffered_ms < MIN_COMMIT_MS:
+            raise BadInputError(
+                "Error committing input audio buffer: buffer too small. Expected at least "
+                f"{MIN_COMMIT_MS}ms of audio, but buffer only has {buffered_ms:.2f}ms of audio.",
+                code="input_audio_buffer_commit_empty",
+            )
+        self._take_rest()
+        if self._log.speech is None:
+            pre_roll = self._buffer.since(self._pre_roll_sample())
+            self._collect(pre_roll, self._buffer.end_sample - len(pre_roll))
+        elif self._settings is not None:
+            self._emit_stopped(self._log.speech.item_id, self._buffer.end_sample)
+        self._commit()
+        return TurnEnd(speech_end_s=self._clock.now_s(), turn_end_ms=None)
+
+    def clear(self) -> None:
+        """Drop the buffer, or the turn that is open."""
+        self._log.drop_speech()
+        self._buffer.take_rest()
+        self._set_floor()
+        self._emit(events.Cleared())
+
+    # ------------------------------------------------------------------ parts
+    def _commit(self) -> None:
+        speech = self._log.speech
+        assert speech is not None
+        forgotten_s = speech.num_forgotten / SAMPLES_PER_MS / 1000
+        item, previous_id = self._log.commit_speech()
+        self._set_floor()
+        self._emit(events.Committed(item_id=item.id, previous_item_id=previous_id))
+        self._emit(events.ItemAdded(item=item, previous_item_id=previous_id))
+        self._emit(events.ItemDone(item=item, previous_item_id=previous_id))
+        if forgotten_s:
+            self._emit(
+                events.Failed(
+                    message=f"the input was too long: its oldest {forgotten_s:.1f} s are lost",
+                    code="input_audio_buffer_overflow",
+                )
+            )
+
+    def _set_floor(self) -> None:
+        """Nothing before now belongs to a later turn."""
+        self._machine.reset(self._buffer.end_sample)
+        self._floor_sample = self._buffer.end_sample
+        self._floor_ms = self._buffer.clock_ms
+
+    def _take_rest(self) -> None:
+        rest = self._buffer.take_rest()
+        if rest is None:
+            return
+        if self._settings is None:
+            self._collect(rest.pcm, rest.start_sample)
+        elif self._log.speech is not None:
+            self._log.append_speech(rest.pcm)
+
+    def _buffered_ms(self) -> float:
+        """Counted on the input clock where all is kept: the resampler holds back a millisecond."""
+        speech = self._log.speech
+        if self._settings is None:
+            return self._buffer.clock_ms - self._floor_ms
+        if speech is not None:
+            return speech.num_samples / SAMPLES_PER_MS
+        held_ms = (self._buffer.end_sample - self._pre_roll_sample()) / SAMPLES_PER_MS
+        return min(held_ms, self._buffer.clock_ms - self._floor_ms)
+
+    def _pre_roll_sample(self) -> int:
+        """Where the rolling buffer begins while nobody speaks."""
+        padding_ms = self._settings.prefix_padding_ms if self._settings else 0
+        padded = self._buffer.end_sample - padding_ms * SAMPLES_PER_MS
+        return max(self._floor_sample, padded)
+
+    def _emit_stopped(self, item_id: str, at_sample: int) -> None:
+        end_ms = at_sample // SAMPLES_PER_MS
+        self._emit(events.SpeechStopped(item_id=item_id, audio_end_ms=end_ms))
+
+
+def _num_kept(settings: TurnDetection | None) -> int:
+    padding_ms = settings.prefix_padding_ms if settings else 0
+    return (padding_ms + CONFIRM_MS) * SAMPLES_PER_MS
