@@ -1,7 +1,8 @@
 """From a name to a checkpoint folder: a folder as it is, or a downloaded model of the hub.
 
-Sizes are asked first: a download that would not fit on the disk, or weights that would not fit in any device's memory,
-are refused before the first byte. Without network a model that is in the cache is used as it is.
+Sizes are asked first: a download that would not fit on the disk, or weights that would not fit in
+any device's memory, are refused before the first byte. Without network a model that is in the
+cache is used as it is.
 """
 
 from __future__ import annotations

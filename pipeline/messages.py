@@ -24,7 +24,6 @@ Role = Literal["system", "user", "assistant"]
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
 
 # ----------------------------------------------------------------------------- content of messages
-# ------------------------------------------------------------------------------- content of messages
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPart:
     """Text of a message."""

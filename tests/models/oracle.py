@@ -9,7 +9,7 @@ the fixture `oracle`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,16 +208,36 @@ def _vocoder_config() -> dict[str, Any]:
     }
 
 
-def build_oracle(seed: int = 0) -> Any:
-    """The tiny model with random weights wide enough that every path shows in the output."""
+def build_oracle(seed: int = 0, changes: Mapping[str, Any] | None = None) -> Any:
+    """The tiny model with random weights wide enough that every path shows in the output.
+
+    Args:
+        changes: other values of config fields by their dotted names.
+    """
     torch.manual_seed(seed)
-    model = Qwen3OmniMoeForConditionalGeneration(tiny_config()).eval()
+    model = Qwen3OmniMoeForConditionalGeneration(_changed(tiny_config(), changes or {})).eval()
     _spread(model, torch.Generator().manual_seed(seed + 1))
     _calibrate(model.code2wav.decoder[-1].conv, lambda: model.code2wav(_some_codes()))
     # The reference talker reads `config.audio_config` when a request holds audio and pictures, but
     # neither its config class nor the published talker config has one.
     model.talker.config.audio_config = model.config.thinker_config.audio_config
     return model
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    if not changes:
+        return config
+    raw = config.to_dict()
+    for name, value in changes.items():
+        *path, field = name.split(".")
+        part = raw
+        for step in path:
+            part = part[step]
+        assert field in part, name
+        part[field] = value
+        if field == "num_hidden_layers":
+            part.pop("layer_types", None)  # has one entry a layer
+    return Qwen3OmniMoeConfig(**raw)
 
 
 def _some_codes() -> Tensor:
