@@ -35,6 +35,7 @@ from models.weights import load_model
 
 Clock = Callable[[], float]
 INITIAL_CACHE_TOKENS = 1024
+DEFAULT_VOICE = "ethan"  # the reference's; no file of the checkpoint names one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,8 @@ class Engine:
         """Names of the voices, the default first; () where the checkpoint has no speech."""
         if self._config.talker is None:
             return ()
-        return tuple(self._config.talker.speaker_ids)
+        speakers = self._config.talker.speaker_ids
+        return tuple(sorted(speakers, key=lambda name: name != DEFAULT_VOICE))
 
     @property
     def device(self) -> str:
