@@ -1,0 +1,196 @@
+"""Media of one call between aiortc's tracks and the conversation: microphone, camera, loudspeaker.
+
+aiortc's own queues have no bound, so each incoming track is drained by a task of ours, always.
+Behind it the microphone waits in a ring that drops its oldest, and of the camera only the newest
+frame counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
+import numpy as np
+from aiortc import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
+
+from pipeline.conversation import Conversation
+from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm, Rgb
+from pipeline.playout import Playout
+from pipeline.resample import Resampler
+
+RTP_HZ = 48_000
+PACKET_S = 0.02
+READ_SAMPLES = ENGINE_OUTPUT_HZ // 50
+PACKET_SAMPLES = RTP_HZ // 50
+MAX_LATE_S = 0.1
+MAX_CONCEALED_S = 2
+CAMERA_GONE_S = 1.5
+
+
+class Microphone:
+    """Incoming speech, from the track to the conversation.
+
+    Args:
+        on_audio: called at the first sound.
+        on_drop: called with the number of samples that had to be dropped.
+    """
+
+    def __init__(
+        self,
+        track: MediaStreamTrack,
+        *,
+        max_ms: int,
+        on_audio: Callable[[], None],
+        on_drop: Callable[[int], None],
+    ) -> None:
+        self._track = track
+        self._max_ms = max_ms
+        self._on_audio = on_audio
+        self._on_drop = on_drop
+        self._ring: deque[tuple[Pcm, int]] = deque()
+        self._num_ms = 0.0
+        self._has_some = asyncio.Event()
+        self._next_pts: int | None = None
+
+    async def drain(self) -> None:
+        """Take every frame off the track until it ends."""
+        while True:
+            try:
+                frame = await self._track.recv()
+            except MediaStreamError:
+                return
+            assert isinstance(frame, av.AudioFrame), type(frame)
+            if self._next_pts is None:
+                self._on_audio()
+            pcm = _mono(frame)
+            lost = self._lost_samples(frame)
+            if lost:
+                pcm = np.concatenate([np.zeros(lost, np.float32), pcm])
+            self._push(pcm, frame.sample_rate)
+
+    async def feed(self, conversation: Conversation) -> None:
+        """Give what has come to the conversation, at its pace."""
+        while True:
+            while not self._ring:
+                self._has_some.clear()
+                await self._has_some.wait()
+            pcm, rate_hz = self._ring.popleft()
+            self._num_ms -= len(pcm) * 1000 / rate_hz
+            await conversation.append_audio(pcm, rate_hz=rate_hz)
+
+    def _lost_samples(self, frame: av.AudioFrame) -> int:
+        """How much silence keeps the session's clock at the pace of the sender's."""
+        pts = frame.pts or 0
+        gap = 0 if self._next_pts is None else pts - self._next_pts
+        self._next_pts = pts + frame.samples
+        return gap if 0 < gap <= MAX_CONCEALED_S * frame.sample_rate else 0
+
+    def _push(self, pcm: Pcm, rate_hz: int) -> None:
+        self._ring.append((pcm, rate_hz))
+        self._num_ms += len(pcm) * 1000 / rate_hz
+        while self._num_ms > self._max_ms and len(self._ring) > 1:
+            oldest, oldest_hz = self._ring.popleft()
+            self._num_ms -= len(oldest) * 1000 / oldest_hz
+            self._on_drop(len(oldest))
+        self._has_some.set()
+
+
+def _mono(frame: av.AudioFrame) -> Pcm:
+    """[num_samples] float32 of a packed 16-bit frame."""
+    pcm = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+    return np.asarray(pcm.mean(axis=1, dtype=np.float32) / 32768.0, np.float32)
+
+
+class Camera:
+    """Incoming video: a few pictures a second, shrunk, to the conversation."""
+
+    def __init__(self, track: MediaStreamTrack, *, fps: float, max_side: int) -> None:
+        self._track = track
+        self._period_s = 1 / fps
+        self._max_side = max_side
+
+    async def drain(self, conversation: Conversation) -> None:
+        """Take every frame off the track until it ends; when none come, the camera is off."""
+        loop = asyncio.get_running_loop()
+        next_s = 0.0
+        is_on = False
+        while True:
+            try:
+                async with asyncio.timeout(CAMERA_GONE_S if is_on else None):
+                    frame = await self._track.recv()
+            except TimeoutError:
+                is_on = False
+                conversation.stop_camera()
+                continue
+            except MediaStreamError:
+                conversation.stop_camera()
+                return
+            if loop.time() < next_s:
+                continue
+            next_s = loop.time() + self._period_s
+            is_on = True
+            assert isinstance(frame, av.VideoFrame), type(frame)
+            conversation.append_frame(await asyncio.to_thread(_shrunk, frame, self._max_side))
+
+
+def _shrunk(frame: av.VideoFrame, max_side: int) -> Rgb:
+    """[height, width, 3] uint8, the longer side at most `max_side`."""
+    scale = min(1.0, max_side / max(frame.width, frame.height))
+    small = frame.reformat(
+        width=max(2, round(frame.width * scale)),
+        height=max(2, round(frame.height * scale)),
+        format="rgb24",
+    )
+    return np.asarray(small.to_ndarray(), np.uint8)
+
+
+class Loudspeaker(MediaStreamTrack):
+    """Outgoing speech: reads 20 ms from the playout for each packet, which paces a reply."""
+
+    kind = "audio"
+
+    def __init__(self, playout: Playout) -> None:
+        super().__init__()
+        self._playout = playout
+        self._resampler = Resampler(in_hz=ENGINE_OUTPUT_HZ, out_hz=RTP_HZ)
+        self._ready: Pcm = np.zeros(0, np.float32)
+        self._start_s: float | None = None
+        self._num_packets = 0
+
+    async def recv(self) -> av.AudioFrame:
+        """The next packet, when it is due."""
+        if self.readyState != "live":
+            raise MediaStreamError
+        await self._wait_until_due()
+        frame = av.AudioFrame(format="s16", layout="mono", samples=PACKET_SAMPLES)
+        frame.planes[0].update(self._next_packet().tobytes())
+        frame.sample_rate = RTP_HZ
+        frame.pts = self._num_packets * PACKET_SAMPLES
+        frame.time_base = Fraction(1, RTP_HZ)
+        self._num_packets += 1
+        return frame
+
+    async def _wait_until_due(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._start_s is None:
+            self._start_s = now_s
+        late_s = now_s - (self._start_s + self._num_packets * PACKET_S)
+        if late_s > MAX_LATE_S:
+            # after a stall go on from here: a burst of old packets would only fill the peer's
+            # buffer
+            self._start_s += late_s
+        elif late_s < 0:
+            await asyncio.sleep(-late_s)
+
+    def _next_packet(self) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+        pcm = self._playout.read(READ_SAMPLES).astype(np.float32) / 32768.0
+        ready = np.concatenate([self._ready, self._resampler.push(pcm)])
+        if len(ready) < PACKET_SAMPLES:
+            # the resampler's own delay, about a millisecond, once at the start
+            ready = np.concatenate([np.zeros(PACKET_SAMPLES - len(ready), np.float32), ready])
+        packet, self._ready = ready[:PACKET_SAMPLES], ready[PACKET_SAMPLES:]
+        return np.clip(packet * 32768.0, -32768, 32767).astype(np.int16)

@@ -1,0 +1,68 @@
+"""A queue between a socket and a session, bounded by bytes.
+
+Rule when full: the reading side waits (`put`), the writing side is told (`try_put` is False) and
+    gives the peer up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class ByteQueue:
+    """Messages in order; one producer, one consumer, one event loop."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._messages: deque[str | bytes] = deque()
+        self._has_some = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_closed = False
+
+    @property
+    def num_bytes(self) -> int:
+        """What is waiting."""
+        return self._num_bytes
+
+    def try_put(self, message: str | bytes) -> bool:
+        """Queue a message at once; False if it would not fit (it is then not queued) or all is
+        over.
+        """
+        size = len(message)
+        if self._is_closed or (self._messages and self._num_bytes + size > self._max_bytes):
+            return False
+        self._messages.append(message)
+        self._num_bytes += size
+        self._has_some.set()
+        if self._num_bytes >= self._max_bytes:
+            self._has_room.clear()
+        return True
+
+    async def put(self, message: str | bytes) -> None:
+        """Queue a message, waiting for room. Safe to cancel: the message is then not queued."""
+        while not self.try_put(message):
+            if self._is_closed:
+                return
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    async def get(self) -> str | bytes | None:
+        """The next message, or None once closed and empty. Safe to cancel: nothing is lost."""
+        while not self._messages:
+            if self._is_closed:
+                return None
+            self._has_some.clear()
+            await self._has_some.wait()
+        message = self._messages.popleft()
+        self._num_bytes -= len(message)
+        self._has_room.set()
+        return message
+
+    def close(self) -> None:
+        """No more messages come; waiting ones can still be taken."""
+        self._is_closed = True
+        self._has_some.set()
+        self._has_room.set()

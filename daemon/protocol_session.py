@@ -1,0 +1,300 @@
+"""The session object: what a client may change of it, and how a server shows it.
+
+A patch keeps which fields were present (`model_fields_set`): only those change. What the protocol
+allows and this server does not serve yet is refused by the field; transcription, noise reduction
+and semantic turn detection, which stock clients send unasked, are taken and shown as what is in
+effect: off, off, and plain silence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_value
+
+PCM_RATE_HZ = 24_000
+MAX_OUTPUT_TOKENS = 4096
+
+
+# ------------------------------------------------------------------------------- single values
+def _check_tools(value: Any) -> Any:
+    if value:
+        raise not_supported("Tools are")
+    return value
+
+
+def _check_tool_choice(value: Any) -> Any:
+    if value not in ("auto", "none"):
+        raise not_supported("A tool choice other than 'auto' and 'none' is")
+    return value
+
+
+def _check_off(what: str) -> Any:
+    def check(value: Any) -> Any:
+        if value:
+            raise not_supported(what)
+        return None
+
+    return BeforeValidator(check)
+
+
+def _check_tokens(value: Any) -> Any:
+    if value in (None, "inf"):
+        return value
+    if type(value) is not int:
+        raise wrong_value("should be an integer or 'inf'")
+    if value < 1:
+        raise PydanticCustomError("greater_than_equal", "should be at least 1")
+    if value > MAX_OUTPUT_TOKENS:
+        raise PydanticCustomError("less_than_equal", "should be at most 4096, or 'inf'")
+    return value
+
+
+def _check_truncation(value: Any) -> Any:
+    if value != "auto":
+        raise not_supported("Truncation other than 'auto' is")
+    return value
+
+
+def _check_modalities(value: Any) -> Any:
+    if value not in (["audio"], ["text"]):
+        raise wrong_value("should be ['audio'] or ['text']")
+    return value
+
+
+def _check_voice(value: Any) -> Any:
+    """A name; `{id}` is the same as its id."""
+    if isinstance(value, dict) and list(value) == ["id"]:
+        value = value["id"]
+    if not isinstance(value, str) or not value:
+        raise wrong_value("should be the name of a voice")
+    return value
+
+
+def _check_speed(value: Any) -> Any:
+    if type(value) not in (int, float):
+        raise wrong_value("should be a number")
+    if value != 1:
+        raise not_supported("A speed other than 1 is")
+    return float(value)
+
+
+Modalities = Annotated[list[str], BeforeValidator(_check_modalities)]
+MaxTokens = Annotated[int | str | None, BeforeValidator(_check_tokens)]
+Tools = Annotated[list[Any] | None, BeforeValidator(_check_tools)]
+ToolChoice = Annotated[str, BeforeValidator(_check_tool_choice)]
+Truncation = Annotated[str, BeforeValidator(_check_truncation)]
+Voice = Annotated[str, BeforeValidator(_check_voice)]
+Speed = Annotated[float, BeforeValidator(_check_speed)]
+Prompt = Annotated[None, _check_off("Stored prompts are")]
+Include = Annotated[None, _check_off("Log probabilities are")]
+
+
+def _check_format(value: Any) -> Any:
+    if value in ("audio/pcmu", "audio/pcma"):
+        raise not_supported("G.711 is")
+    return value
+
+
+class AudioFormat(ClientModel):
+    """24 kHz PCM16, mono, little endian: the only format served."""
+
+    type: Annotated[Literal["audio/pcm"], BeforeValidator(_check_format)] = "audio/pcm"
+    rate: int = Field(default=PCM_RATE_HZ, ge=PCM_RATE_HZ, le=PCM_RATE_HZ)
+
+
+# ------------------------------------------------------------------------------- turn detection
+class ServerVad(ClientModel):
+    """Turns end by silence."""
+
+    type: Literal["server_vad"] = "server_vad"
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    prefix_padding_ms: int | None = Field(default=None, ge=0, le=5_000)
+    silence_duration_ms: int | None = Field(default=None, ge=20, le=10_000)
+    idle_timeout_ms: int | None = Field(default=None, ge=5_000, le=30_000)
+    create_response: bool | None = None
+    interrupt_response: bool | None = None
+
+
+class SemanticVad(ClientModel):
+    """Turns end by meaning; served as silence whose length follows from the eagerness."""
+
+    type: Literal["semantic_vad"]
+    eagerness: Literal["low", "medium", "high", "auto"] | None = None
+    create_response: bool | None = None
+    interrupt_response: bool | None = None
+
+    def as_server_vad(self) -> ServerVad:
+        silence_ms = {"low": 1_000, "high": 300}.get(self.eagerness or "auto", 500)
+        return ServerVad(
+            silence_duration_ms=silence_ms,
+            create_response=self.create_response,
+            interrupt_response=self.interrupt_response,
+        )
+
+
+def _map_semantic(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") == "semantic_vad":
+        return SemanticVad.model_validate(value).as_server_vad()
+    return value
+
+
+TurnDetection = Annotated[ServerVad, BeforeValidator(_map_semantic)]
+
+
+# ------------------------------------------------------------------------------- what a client send
+class TranscriptionPatch(ClientModel):
+    """Taken, and shown as off: there is no separate recogniser."""
+
+    model: str | None = None
+    language: str | None = None
+    languages: list[str] | None = None
+    prompt: str | None = None
+    keywords: list[str] | None = None
+    delay: str | None = None
+
+
+class NoiseReductionPatch(ClientModel):
+    """Taken, and shown as off."""
+
+    type: Literal["near_field", "far_field"] | None = None
+    strength: float | None = None
+
+
+class InputPatch(ClientModel):
+    """`session.audio.input`"""
+
+    format: AudioFormat | None = None
+    transcription: TranscriptionPatch | None = None
+    noise_reduction: NoiseReductionPatch | None = None
+    turn_detection: TurnDetection | None = None
+
+
+class OutputPatch(ClientModel):
+    """`session.audio.output`"""
+
+    format: AudioFormat | None = None
+    voice: Voice | None = None
+    speed: Speed | None = None
+
+
+class AudioPatch(ClientModel):
+    """`session.audio`"""
+
+    input: InputPatch | None = None
+    output: OutputPatch | None = None
+
+
+class Tracing(ClientModel):
+    """Labels of a trace; taken and shown, nothing is sent anywhere."""
+
+    workflow_name: str | None = None
+    group_id: str | None = None
+    metadata: Any = None
+
+
+def _check_tracing(value: Any) -> Any:
+    if isinstance(value, dict):
+        Tracing.model_validate(value)
+    elif value not in (None, "auto"):
+        raise wrong_value("should be 'auto', an object, or null")
+    return value
+
+
+def _check_type(value: Any) -> Any:
+    if value == "transcription":
+        raise not_supported("Transcription sessions are")
+    return value
+
+
+class SessionPatch(ClientModel):
+    """The `session` of `session.update`, of a WebRTC call, or of a secret. Read-only fields are
+    taken and ignored.
+    """
+
+    type: Annotated[Literal["realtime"], BeforeValidator(_check_type)]
+    object: str | None = None
+    id: str | None = None
+    expires_at: int | None = None
+    x_ext: list[str] | None = None
+    model: str | None = None
+    output_modalities: Modalities | None = None
+    instructions: str | None = None
+    prompt: Prompt = None
+    tools: Tools = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: dict[str, Any] | None = None
+    max_output_tokens: MaxTokens = None
+    tracing: Annotated[Any, BeforeValidator(_check_tracing)] = None
+    truncation: Truncation | None = None
+    include: Include = None
+    audio: AudioPatch | None = None
+
+
+# ------------------------------------------------------------------------------- what a server show
+class PcmFormat(ServerModel):
+    """The one audio format, as shown."""
+
+    type: Literal["audio/pcm"] = "audio/pcm"
+    rate: Literal[24000] = 24000
+
+
+class TurnDetectionView(ServerModel):
+    """Turn detection in effect."""
+
+    type: Literal["server_vad"] = "server_vad"
+    threshold: float
+    prefix_padding_ms: int
+    silence_duration_ms: int
+    idle_timeout_ms: int | None
+    create_response: bool
+    interrupt_response: bool
+
+
+class InputView(ServerModel):
+    """Input in effect."""
+
+    format: PcmFormat
+    transcription: None
+    noise_reduction: None
+    turn_detection: TurnDetectionView | None
+
+
+class OutputView(ServerModel):
+    """Output in effect."""
+
+    format: PcmFormat
+    voice: str
+    speed: float
+
+
+class AudioView(ServerModel):
+    """Both directions."""
+
+    input: InputView
+    output: OutputView
+
+
+class SessionView(ServerModel):
+    """The full effective session, as `session.created` and `session.updated` show it."""
+
+    type: Literal["realtime"] = "realtime"
+    object: Literal["realtime.session"] = "realtime.session"
+    id: str
+    model: str
+    output_modalities: list[str]
+    instructions: str
+    tools: list[Any]
+    tool_choice: str
+    max_output_tokens: int | str
+    tracing: Any
+    truncation: str
+    prompt: None
+    expires_at: int
+    audio: AudioView
+    include: None
+    x_ext: list[str] | None = None

@@ -1,0 +1,389 @@
+"""The Realtime dialect of one session: client events become calls of the conversation, session
+events become server events.
+
+Knows no socket: text comes in by `handle`, typed events go out by `send`. Whatever a client sends,
+it gets its answer or exactly one error, and the session goes on. How replies look on the wire is
+`daemon.replies`; what the session object holds is `daemon.wire_session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol, assert_never
+
+from daemon import protocol as wire
+from daemon.images import decode_base64, decode_image
+from daemon.metrics import Metrics
+from daemon.protocol import ProtocolError, ServerEvent
+from daemon.protocol import server_events as ev
+from daemon.replies import ReplyTerms, ReplyWriter
+from daemon.settings import LimitSettings
+from daemon.wire_items import item_from_wire, pcm_from_bytes, view_of
+from daemon.wire_session import Voices, WireSession
+from pipeline import events
+from pipeline.conversation import Conversation
+from pipeline.errors import BadInputError
+from pipeline.events import Emit, SessionEvent
+from pipeline.messages import ResponseOptions
+from pipeline.session_config import SessionConfig
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = ("x.metrics", "x.turn.state", "input_image_buffer.append", "video")
+SLICE_SAMPLES = wire.PCM_RATE_HZ
+MAX_ITEM_ID_CHARS = 32
+
+
+class OpenConversation(Protocol):
+    """Makes the conversation of a session; it does not run yet."""
+
+    def __call__(self, config: SessionConfig, emit: Emit) -> Conversation: ...
+
+
+class RealtimeSession:
+    """One client's session.
+
+    Args:
+        send: takes each server event at once; must not block or raise.
+        is_paced: the daemon plays (WebRTC): audio goes over RTP and not as events.
+        max_event_bytes: no server event may be longer; audio is left out of a retrieved item that
+            would be.
+    """
+
+    def __init__(
+        self,
+        session: WireSession,
+        *,
+        send: Callable[[ServerEvent], None],
+        open_conversation: OpenConversation,
+        voices: Voices,
+        limits: LimitSettings,
+        metrics: Metrics,
+        is_paced: bool,
+        max_event_bytes: int,
+    ) -> None:
+        self.session = session
+        self.has_rtp_microphone = False
+        self._send = send
+        self._voices = voices
+        self._limits = limits
+        self._metrics = metrics
+        self._is_paced = is_paced
+        self._max_event_bytes = max_event_bytes
+        self._half_sample = b""
+        self._has_pushed_frames = False
+        self._reply: ReplyWriter | None = None
+        self._asked: wire.ResponseParams | None = None
+        self._asked_by_id: dict[str, wire.ResponseParams] = {}
+        self.conversation = open_conversation(session.config(), self._on_event)
+
+    def start(self) -> None:
+        """Say `session.created`: the first event of a connection."""
+        self._send(ev.SessionCreated(session=self.session.view()))
+
+    async def handle(self, data: str | bytes) -> None:
+        """Obey one message of the client, or answer it with one error. Waits while the session is
+        behind.
+        """
+        event_id: str | None = None
+        try:
+            event = wire.parse_client_event(data)
+            event_id = event.event_id
+            await self._obey(event)
+        except ProtocolError as error:
+            self.refuse(error.message, error.code, error.param, event_id=error.event_id or event_id)
+        except BadInputError as error:
+            self.refuse(str(error), error.code, error.param, event_id=event_id)
+
+    def refuse(
+        self,
+        message: str,
+        code: str,
+        param: str | None = None,
+        *,
+        event_id: str | None = None,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        """Send one error; the session goes on."""
+        self._metrics.errors.labels(code).inc()
+        log.info("refused code=%s param=%s", code, param)
+        body = ev.ErrorBody(type=kind, code=code, message=message, param=param, event_id=event_id)
+        self._send(ev.ErrorEvent(error=body))
+
+    # ------------------------------------------------------------------ from the client
+    async def _obey(self, event: wire.ClientEvent) -> None:
+        conversation = self.conversation
+        match event:
+            case wire.InputAudioAppend():
+                await self._append_audio(event.audio)
+            case wire.InputImageAppend():
+                await self._append_image(event.image)
+            case wire.InputAudioCommit():
+                self._check_whole_samples()
+                conversation.commit()
+            case wire.InputAudioClear():
+                self._half_sample = b""
+                if self._has_pushed_frames:
+                    self._has_pushed_frames = False
+                    conversation.stop_camera()
+                conversation.clear_input()
+            case wire.SessionUpdate():
+                self._update(event.session)
+            case wire.ItemCreate():
+                item = await asyncio.to_thread(item_from_wire, event.item, self._limits)
+                conversation.create_item(item, previous_item_id=event.previous_item_id)
+            case wire.ItemRetrieve():
+                self._retrieve(event.item_id)
+            case wire.ItemTruncate():
+                conversation.truncate_item(event.item_id, audio_end_ms=event.audio_end_ms)
+            case wire.ItemDelete():
+                conversation.delete_item(event.item_id)
+            case wire.ResponseCreate():
+                self._respond(event.response or wire.ResponseParams())
+            case wire.ResponseCancel():
+                conversation.cancel_response(event.response_id)
+            case wire.OutputAudioClear():
+                conversation.clear_output()
+            case _:
+                raise AssertionError(f"no way to obey {event.type}")
+
+    async def _append_audio(self, audio: str) -> None:
+        if self.has_rtp_microphone:
+            raise ProtocolError("The microphone of this call comes over RTP.", param="type")
+        data = decode_base64(audio, max_bytes=self._limits.max_append_bytes, param="audio")
+        data = self._half_sample + data
+        whole = len(data) & ~1
+        self._half_sample = data[whole:]
+        pcm = pcm_from_bytes(data[:whole])
+        for start in range(0, len(pcm), SLICE_SAMPLES):
+            part = pcm[start : start + SLICE_SAMPLES]
+            await self.conversation.append_audio(part, rate_hz=wire.PCM_RATE_HZ)
+            # minutes of audio in one event must not keep the other sessions waiting
+            await asyncio.sleep(0)
+
+    def _check_whole_samples(self) -> None:
+        """A stray byte would shift every later sample: say so, forget it, and let the client commit
+        again.
+        """
+        if self._half_sample:
+            self._half_sample = b""
+            raise ProtocolError(
+                "The input audio buffer ended in half a sample, which was dropped. "
+                "Nothing was committed.",
+                param="audio",
+            )
+
+    async def _append_image(self, image: str) -> None:
+        if "input_image_buffer.append" not in self.session.x_ext:
+            raise ProtocolError(
+                "'input_image_buffer.append' is an extension: connect with ?x-ext=1.", param="type"
+            )
+        data = decode_base64(image, max_bytes=self._limits.max_image_bytes, param="image")
+        rgb = await asyncio.to_thread(
+            decode_image, data, max_pixels=self._limits.max_image_pixels, param="image"
+        )
+        self._has_pushed_frames = True
+        self.conversation.append_frame(rgb)
+
+    def _update(self, patch: wire.SessionPatch) -> None:
+        changed = self.session.patched(patch, self._voices, has_spoken=self.conversation.has_spoken)
+        if changed.config() != self.session.config():
+            self.conversation.configure(changed.config())
+        self.session = changed
+        self._send(ev.SessionUpdated(session=changed.view()))
+
+    def _retrieve(self, item_id: str) -> None:
+        item = self.conversation.get_item(item_id)
+        if item is None:
+            shown = item_id[:MAX_ITEM_ID_CHARS]
+            raise ProtocolError(
+                f"Error retrieving item: the item with id '{shown}' does not exist.",
+                code="item_retrieve_invalid_item_id",
+                param="item_id",
+            )
+        room = self._max_event_bytes
+        retrieved = ev.ItemRetrieved(item=view_of(item, with_audio_bytes=room))
+        if len(retrieved.to_json()) > room:
+            retrieved = ev.ItemRetrieved(item=view_of(item))
+        self._send(retrieved)
+
+    def _respond(self, asked: wire.ResponseParams) -> None:
+        self._check_same(asked)
+        session = self.session
+        output = (asked.output_modalities or [session.output])[0]
+        max_tokens = session.max_output_tokens
+        if asked.max_output_tokens is not None:
+            max_tokens = None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
+        self._asked = asked
+        try:
+            response_id = self.conversation.respond(
+                ResponseOptions(audio=output == "audio", max_tokens=max_tokens)
+            )
+            if self._asked is not None:
+                # the reply begins later than this call
+                self._asked_by_id[response_id] = asked
+        finally:
+            self._asked = None
+
+    def _check_same(self, asked: wire.ResponseParams) -> None:
+        """One response can not have a voice or instructions of its own yet; naming the session's is
+        fine.
+        """
+        if asked.instructions is not None and asked.instructions != self.session.instructions:
+            raise ProtocolError(
+                "Instructions of its own for one response are not supported here yet.",
+                param="response.instructions",
+            )
+        output = asked.audio.output if asked.audio else None
+        voice = output.voice if output else None
+        if voice is not None and self._voices.resolve(voice) != self.session.engine_voice:
+            raise ProtocolError(
+                "A voice of its own for one response is not supported here yet.",
+                param="response.audio.output.voice",
+            )
+
+    # ------------------------------------------------------------------ from the conversation
+    def _on_event(self, event: SessionEvent) -> None:
+        match event:
+            case events.SpeechStarted():
+                self._send(
+                    ev.SpeechStarted(item_id=event.item_id, audio_start_ms=event.audio_start_ms)
+                )
+            case events.SpeechStopped():
+                self._send(ev.SpeechStopped(item_id=event.item_id, audio_end_ms=event.audio_end_ms))
+            case events.Committed():
+                self._send(
+                    ev.Committed(item_id=event.item_id, previous_item_id=event.previous_item_id)
+                )
+            case events.Cleared():
+                self._send(ev.Cleared())
+            case events.ItemAdded() | events.ItemDone() | events.ItemDeleted():
+                self._on_item(event)
+            case events.ItemTruncated():
+                self._send(
+                    ev.ItemTruncated(
+                        item_id=event.item_id, content_index=0, audio_end_ms=event.audio_end_ms
+                    )
+                )
+            case events.OutputStarted() | events.OutputStopped() | events.OutputCleared():
+                self._on_playout(event)
+            case events.TurnMetrics() | events.StateChanged():
+                self._on_extension(event)
+            case events.Failed():
+                self.refuse(event.message, event.code, kind="server_error")
+            case _:
+                self._on_reply(event)
+
+    def _on_item(self, event: events.ItemAdded | events.ItemDone | events.ItemDeleted) -> None:
+        reply = self._reply
+        match event:
+            case events.ItemAdded(item=item, previous_item_id=previous):
+                self._send(ev.ItemAdded(item=view_of(item), previous_item_id=previous))
+                if reply is not None and reply.item_id == item.id:
+                    reply.part_opened()
+            case events.ItemDone(item=item, previous_item_id=previous):
+                # of a reply's item the reply itself tells the end, at its place in the order
+                if reply is None or reply.item_id != item.id:
+                    self._send(ev.ItemDone(item=view_of(item), previous_item_id=previous))
+            case events.ItemDeleted(item_id=item_id):
+                self._send(ev.ItemDeleted(item_id=item_id))
+            case _:
+                assert_never(event)
+
+    def _on_reply(
+        self,
+        event: events.ResponseStarted
+        | events.ResponseItemStarted
+        | events.ResponseText
+        | events.ResponseAudio
+        | events.ResponseFinished,
+    ) -> None:
+        if isinstance(event, events.ResponseStarted):
+            self._reply = self._begin_reply(event)
+            self._reply.created()
+            return
+        reply = self._reply
+        if reply is None or reply.response_id != event.response_id:
+            return
+        match event:
+            case events.ResponseItemStarted():
+                reply.item_started(event.item)
+            case events.ResponseText():
+                reply.text(event.text)
+            case events.ResponseAudio():
+                reply.audio(event.pcm)
+            case events.ResponseFinished():
+                self._metrics.responses.labels(event.status).inc()
+                log.info("response id=%s status=%s", event.response_id, event.status)
+                reply.finished(event)
+                self._reply = None
+            case _:
+                assert_never(event)
+
+    def _begin_reply(self, event: events.ResponseStarted) -> ReplyWriter:
+        asked = self._asked_by_id.pop(event.response_id, None) or self._asked
+        self._asked = None
+        limit = self.session.max_output_tokens
+        if asked is not None and asked.max_output_tokens is not None:
+            limit = None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
+        terms = ReplyTerms(
+            conversation_id=self.session.id.replace("sess_", "conv_", 1),
+            voice=self.session.voice,
+            max_output_tokens=limit,
+            metadata=asked.metadata if asked else None,
+        )
+        return ReplyWriter(
+            event.response_id,
+            has_audio=event.has_audio,
+            sends_audio=not self._is_paced,
+            terms=terms,
+            send=self._send,
+        )
+
+    def _on_playout(
+        self, event: events.OutputStarted | events.OutputStopped | events.OutputCleared
+    ) -> None:
+        match event:
+            case events.OutputStarted():
+                self._send(ev.OutputAudioStarted(response_id=event.response_id))
+            case events.OutputStopped():
+                self._send(ev.OutputAudioStopped(response_id=event.response_id))
+            case events.OutputCleared():
+                self._send(ev.OutputAudioCleared(response_id=event.response_id))
+            case _:
+                assert_never(event)
+
+    def _on_extension(self, event: events.TurnMetrics | events.StateChanged) -> None:
+        if isinstance(event, events.StateChanged):
+            if "x.turn.state" in self.session.x_ext:
+                self._send(ev.TurnState(state=event.state))
+            return
+        self._metrics.observe_turn(event)
+        engine = event.engine
+        stages = ev.StagesView(
+            turn_end=_rounded(event.turn_end_ms),
+            encoder_tail=_rounded(engine.encoder_tail),
+            prefill=_rounded(engine.prefill),
+            first_text=_rounded(engine.first_text),
+            first_codec=_rounded(engine.first_codec),
+            first_pcm=_rounded(engine.first_pcm),
+        )
+        first_audio_ms = _rounded(event.first_audio_ms)
+        told = " ".join(f"{name}_ms={value}" for name, value in stages.model_dump().items())
+        log.info("turn response=%s first_audio_ms=%s %s", event.response_id, first_audio_ms, told)
+        if "x.metrics" in self.session.x_ext:
+            self._send(
+                ev.Metrics(
+                    response_id=event.response_id,
+                    stages_ms=stages,
+                    first_audio_ms=first_audio_ms,
+                    prefill_tokens_left=engine.tokens_left,
+                    num_underruns=event.num_underruns,
+                )
+            )
+
+
+def _rounded(value_ms: float | None) -> float | None:
+    return None if value_ms is None else round(value_ms, 1)

@@ -1,0 +1,188 @@
+"""One reply on the wire: the events of a response, in the order that clients rely on.
+
+created, item added, part added, deltas, the same closed in reverse, done. What starts a reply and
+what it says comes from the conversation, through `daemon.realtime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypedDict
+
+from daemon.protocol import ItemView, ServerEvent
+from daemon.protocol import server_events as ev
+from daemon.wire_items import pcm16_base64, view_of
+from pipeline import events
+from pipeline.items import Item
+from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16, Usage
+
+# Small messages: some clients' sockets take no more than 1 MiB, and a player starts sooner. There
+# is no lower bound: holding a frame back to fill a message would be heard.
+MAX_DELTA_SAMPLES = ENGINE_OUTPUT_HZ // 5
+
+# A daemon of one's own meters nobody, but clients expect the event after each response.
+UNMETERED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyTerms:
+    """What a response shows of itself besides its content."""
+
+    conversation_id: str
+    voice: str
+    max_output_tokens: int | None
+    metadata: dict[str, str] | None
+
+
+class _Place(TypedDict):
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+
+
+class ReplyWriter:
+    """Writes one response.
+
+    Args:
+        sends_audio: audio goes out as events (WebSocket), not over RTP.
+    """
+
+    def __init__(
+        self,
+        response_id: str,
+        *,
+        has_audio: bool,
+        sends_audio: bool,
+        terms: ReplyTerms,
+        send: Callable[[ServerEvent], None],
+    ) -> None:
+        self.response_id = response_id
+        self.item_id: str | None = None
+        self._has_audio = has_audio
+        self._sends_audio = sends_audio and has_audio
+        self._terms = terms
+        self._send = send
+        self._is_part_open = False
+        self._text: list[str] = []
+
+    def created(self) -> None:
+        """`response.created`"""
+        self._send(ev.ResponseCreated(response=self._view("in_progress", [])))
+
+    def item_started(self, item: Item) -> None:
+        """`response.output_item.added`; the conversation's own `ItemAdded` comes next."""
+        self.item_id = item.id
+        self._send(
+            ev.OutputItemAdded(response_id=self.response_id, output_index=0, item=view_of(item))
+        )
+
+    def part_opened(self) -> None:
+        """`response.content_part.added`, once."""
+        if not self._is_part_open:
+            self._is_part_open = True
+            self._send(ev.ContentPartAdded(**self._place(), part=self._part("")))
+
+    def text(self, delta: str) -> None:
+        """More text, or transcript."""
+        self.part_opened()
+        self._text.append(delta)
+        kind = ev.TranscriptDelta if self._has_audio else ev.TextDelta
+        self._send(kind(**self._place(), delta=delta))
+
+    def audio(self, pcm: Pcm16) -> None:
+        """More speech; nothing where it goes over RTP."""
+        if not self._sends_audio:
+            return
+        self.part_opened()
+        for start in range(0, len(pcm), MAX_DELTA_SAMPLES):
+            delta = pcm16_base64(pcm[start : start + MAX_DELTA_SAMPLES])
+            self._send(ev.AudioDelta(**self._place(), delta=delta))
+
+    def finished(self, event: events.ResponseFinished) -> None:
+        """Close what is open, then `response.done`, always."""
+        output = []
+        if event.item is not None and self.item_id is not None:
+            output = [view_of(event.item)]
+            self._close_item(output[0], event.previous_item_id)
+        self._send(ev.ResponseDone(response=self._view(event.status, output, event)))
+        limits = [
+            ev.RateLimit(name=name, limit=UNMETERED, remaining=UNMETERED, reset_seconds=0.0)
+            for name in ("requests", "tokens")
+        ]
+        self._send(ev.RateLimitsUpdated(rate_limits=limits))
+
+    def _close_item(self, item: ItemView, previous_item_id: str | None) -> None:
+        if self._is_part_open:
+            place, text = self._place(), "".join(self._text)
+            if self._has_audio:
+                self._send(ev.AudioDone(**place))
+                self._send(ev.TranscriptDone(**place, transcript=text))
+            else:
+                self._send(ev.TextDone(**place, text=text))
+            self._send(ev.ContentPartDone(**place, part=self._part(text)))
+        self._send(ev.OutputItemDone(response_id=self.response_id, output_index=0, item=item))
+        self._send(ev.ItemDone(previous_item_id=previous_item_id, item=item))
+
+    def _place(self) -> _Place:
+        assert self.item_id is not None, self.response_id
+        return {
+            "response_id": self.response_id,
+            "item_id": self.item_id,
+            "output_index": 0,
+            "content_index": 0,
+        }
+
+    def _part(self, text: str) -> ev.ContentPart:
+        if self._has_audio:
+            return ev.ContentPart(type="audio", transcript=text)
+        return ev.ContentPart(type="text", text=text)
+
+    def _view(
+        self, status: str, output: list[ItemView], event: events.ResponseFinished | None = None
+    ) -> ev.ResponseView:
+        terms = self._terms
+        return ev.ResponseView.model_validate(
+            {
+                "id": self.response_id,
+                "status": status,
+                "status_details": event and _details(event),
+                "output": output,
+                "conversation_id": terms.conversation_id,
+                "output_modalities": ["audio" if self._has_audio else "text"],
+                "max_output_tokens": terms.max_output_tokens or "inf",
+                "audio": {"output": {"voice": terms.voice}},
+                "usage": event and _usage(event.usage),
+                "metadata": terms.metadata,
+            }
+        )
+
+
+def _details(event: events.ResponseFinished) -> ev.StatusDetails | None:
+    if event.status == "completed":
+        return None
+    error = None
+    if event.status == "failed":
+        message = event.error or "The reply failed."
+        error = ev.StatusError(type="server_error", code="server_error", message=message)
+    return ev.StatusDetails(type=event.status, reason=event.reason, error=error)
+
+
+def _usage(usage: Usage) -> ev.UsageView:
+    num_input = usage.input_text_tokens + usage.input_audio_tokens + usage.input_image_tokens
+    num_output = usage.output_text_tokens + usage.output_audio_tokens
+    return ev.UsageView(
+        total_tokens=num_input + num_output,
+        input_tokens=num_input,
+        output_tokens=num_output,
+        input_token_details=ev.TokenDetails(
+            text_tokens=usage.input_text_tokens,
+            audio_tokens=usage.input_audio_tokens,
+            image_tokens=usage.input_image_tokens,
+            cached_tokens=usage.cached_tokens,
+        ),
+        output_token_details=ev.OutputTokenDetails(
+            text_tokens=usage.output_text_tokens, audio_tokens=usage.output_audio_tokens
+        ),
+    )

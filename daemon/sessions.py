@@ -1,0 +1,300 @@
+"""All sessions of a server: how many there may be, how each is opened, run and ended.
+
+A session runs in one TaskGroup: its conversation, the parts of its transport, its clock. The first
+of them that raises `SessionEnded` ends them all; any other error ends the session as an internal
+failure and is logged. Nothing of a session outlives `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from daemon import logs
+from daemon.auth import Refusal
+from daemon.metrics import Metrics
+from daemon.protocol import ServerEvent, SessionPatch
+from daemon.realtime import EXTENSIONS, RealtimeSession
+from daemon.settings import Settings
+from daemon.wire_session import Voices, WireSession
+from pipeline.clock import MonotonicClock
+from pipeline.conversation import Conversation
+from pipeline.engine_port import Engine
+from pipeline.events import Emit
+from pipeline.messages import EngineReady
+from pipeline.playout import Playout
+from pipeline.session_config import SessionConfig
+from pipeline.vad import Vad
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 5
+CLOSE_S = 2.0
+FOREVER_S = 10 * 365 * 86_400
+
+NORMAL, GOING_AWAY, INTERNAL_ERROR, RESTART, OVERLOADED = 1000, 1001, 1011, 1012, 1013
+
+Parts = Mapping[str, Coroutine[Any, Any, None]]
+
+
+class Supervisor(Protocol):
+    """What a server needs of the engine's keeper (`daemon.supervisor.EngineSupervisor`)."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def state(self) -> str:
+        """ "loading" | "ready" | "failed" """
+
+    @property
+    def error(self) -> str | None: ...
+
+    @property
+    def info(self) -> EngineReady | None: ...
+
+    async def start(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class SessionEnded(Exception):  # noqa: N818 - an ending, not a fault
+    """Why a session ends; code and reason are those of a WebSocket's close."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Place:
+    """One of the places for sessions, taken until released."""
+
+    release_once: Callable[[], None]
+    is_released: bool = False
+
+    def release(self) -> None:
+        """Give the place back. Idempotent."""
+        if not self.is_released:
+            self.is_released = True
+            self.release_once()
+
+
+@dataclass(slots=True)
+class _Live:
+    session: RealtimeSession
+    call_id: str | None
+    ended: asyncio.Future[SessionEnded]
+    task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
+
+
+class Sessions:
+    """The sessions of one server. All on one event loop.
+
+    Args:
+        new_vad: makes each session's own speech detector.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        metrics: Metrics,
+        *,
+        new_vad: Callable[[], Vad],
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self._supervisor = supervisor
+        self._new_vad = new_vad
+        self._num_taken = 0
+        self._live: dict[str, _Live] = {}
+        self._is_closing = False
+        self._group: asyncio.TaskGroup | None = None
+
+    # ------------------------------------------------------------------ life of the server
+    @contextlib.asynccontextmanager
+    async def running(self) -> Any:
+        """Own the tasks of calls; on leaving, all sessions have ended."""
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                yield self
+            finally:
+                await self.aclose()
+
+    def spawn(self, part: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something that belongs to no request; it must not raise."""
+        assert self._group is not None, "not running"
+        self._group.create_task(part, name=name)
+
+    async def aclose(self) -> None:
+        """Take no new sessions, end all that live, wait for them (bounded)."""
+        self._is_closing = True
+        tasks = [live.task for live in self._live.values() if live.task is not None]
+        for live in list(self._live.values()):
+            _end(live, SessionEnded(RESTART, "The server is shutting down."))
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CLOSE_S)
+            for task in late:
+                task.cancel()
+
+    # ------------------------------------------------------------------ opening
+    def take_place(self, transport: str) -> Place:
+        """A place for one more session.
+
+        Raises:
+            Refusal: 503: the engine is not ready, all places are taken, or the server is shutting
+            down.
+        """
+        state = self._supervisor.state
+        if self._is_closing or state != "ready":
+            self.metrics.refused.labels("closing" if self._is_closing else state).inc()
+            message = {
+                "loading": "The model is still loading.",
+                "failed": f"The model could not be loaded: {self._supervisor.error}",
+            }.get(state, "The server is shutting down.")
+            raise Refusal(503, message, "not_ready", retry_after_s=RETRY_AFTER_S)
+        if self._num_taken >= self.settings.session.max_sessions:
+            self.metrics.refused.labels("full").inc()
+            message = f"All {self.settings.session.max_sessions} places for sessions are taken."
+            raise Refusal(503, message, "too_many_sessions", retry_after_s=RETRY_AFTER_S)
+        self._num_taken += 1
+        gauge = self.metrics.sessions.labels(transport)
+        gauge.inc()
+        self.metrics.sessions_total.labels(transport).inc()
+
+        def release() -> None:
+            self._num_taken -= 1
+            gauge.dec()
+
+        return Place(release)
+
+    def open(
+        self,
+        *,
+        model: str,
+        has_extensions: bool,
+        send: Callable[[ServerEvent], None],
+        max_event_bytes: int,
+        patch: SessionPatch | None = None,
+        playout: Playout | None = None,
+    ) -> RealtimeSession:
+        """A new session, not running yet.
+
+        Raises:
+            daemon.protocol.ProtocolError: `patch` does not fit.
+        """
+        info = self._supervisor.info
+        voices = Voices(
+            aliases=self.settings.voices, available=info.voices if info is not None else ()
+        )
+        limit_s = self.settings.session.max_duration_s
+        session = WireSession.begin(
+            self.settings,
+            voices,
+            session_id=f"sess_{secrets.token_hex(10)}",
+            model=model or self.model_name,
+            expires_at=int(time.time()) + (limit_s or FOREVER_S),
+            x_ext=EXTENSIONS if has_extensions else (),
+        )
+        if patch is not None:
+            session = session.patched(patch, voices, has_spoken=False, is_new=True)
+
+        def open_conversation(config: SessionConfig, emit: Emit) -> Conversation:
+            return Conversation(
+                self._supervisor.engine,
+                config=config,
+                emit=emit,
+                vad=self._new_vad(),
+                clock=MonotonicClock(),
+                playout=playout,
+            )
+
+        return RealtimeSession(
+            session,
+            send=send,
+            open_conversation=open_conversation,
+            voices=voices,
+            limits=self.settings.limits,
+            metrics=self.metrics,
+            is_paced=playout is not None,
+            max_event_bytes=max_event_bytes,
+        )
+
+    @property
+    def model_name(self) -> str:
+        """What is served, as `/v1/models` names it."""
+        info = self._supervisor.info
+        return info.checkpoint if info is not None else self.settings.engine.model
+
+    # ------------------------------------------------------------------ running
+    async def run(
+        self, session: RealtimeSession, parts: Parts, *, call_id: str | None = None
+    ) -> SessionEnded:
+        """Run a session with its transport's parts until the first of them ends it; say why."""
+        logs.session_id.set(session.session.id)
+        live = _Live(session, call_id, asyncio.get_running_loop().create_future())
+        self._live[session.session.id] = live
+        ended = SessionEnded(NORMAL, "")
+        log.info("session begins model=%s x_ext=%s", session.session.model, session.session.x_ext)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_conversation(session.conversation), name="conversation")
+                group.create_task(_until_told(live), name="until told")
+                group.create_task(self._expire(session), name="expiry")
+                for name, part in parts.items():
+                    group.create_task(part, name=name)
+        except* SessionEnded as group_of:
+            ended = _first(group_of)
+        except* Exception:
+            log.exception("session failed")
+            ended = SessionEnded(INTERNAL_ERROR, "Internal error.")
+        finally:
+            del self._live[session.session.id]
+            await session.conversation.aclose()
+            log.info("session ends code=%d reason=%r", ended.code, ended.reason)
+        return ended
+
+    def hang_up(self, call_id: str) -> bool:
+        """End a call; False if there is none of this id."""
+        for live in self._live.values():
+            if live.call_id == call_id:
+                _end(live, SessionEnded(NORMAL, "Hung up."))
+                return True
+        return False
+
+    async def _expire(self, session: RealtimeSession) -> None:
+        limit_s = self.settings.session.max_duration_s
+        await asyncio.sleep(limit_s or FOREVER_S)
+        message = f"Your session hit the maximum duration of {limit_s / 60:g} minutes."
+        session.refuse(message, "session_expired")
+        raise SessionEnded(GOING_AWAY, message)
+
+
+def _end(live: _Live, why: SessionEnded) -> None:
+    if not live.ended.done():
+        live.ended.set_result(why)
+
+
+async def _until_told(live: _Live) -> None:
+    raise await live.ended
+
+
+async def _conversation(conversation: Conversation) -> None:
+    await conversation.run()
+    raise SessionEnded(INTERNAL_ERROR, "The conversation ended.")
+
+
+def _first(group: BaseExceptionGroup[SessionEnded]) -> SessionEnded:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, SessionEnded), found
+    return found

@@ -1,0 +1,108 @@
+"""Items between the wire and the conversation: parts to content and back."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+
+import numpy as np
+
+from daemon.images import data_uri_bytes, decode_base64, decode_image
+from daemon.protocol import PCM_RATE_HZ, ItemIn, ItemPart, ItemView, PartIn
+from daemon.settings import LimitSettings
+from pipeline.errors import BadInputError
+from pipeline.items import (
+    Content,
+    ImageContent,
+    Item,
+    SpeechContent,
+    TextContent,
+    VoiceContent,
+)
+from pipeline.messages import ENGINE_INPUT_HZ, Pcm, Pcm16
+from pipeline.resample import resample
+
+
+def item_from_wire(item: ItemIn, limits: LimitSettings) -> Item:
+    """A client's message as an item. Decodes pictures and audio: call it in a thread.
+
+    Raises:
+        BadInputError: a picture or audio that can not be read; `param` names the part.
+    """
+    content = [
+        _content(part, f"item.content[{index}]", limits) for index, part in enumerate(item.content)
+    ]
+    return Item(id=item.id or f"item_{secrets.token_hex(8)}", role=item.role, content=content)
+
+
+def _content(part: PartIn, param: str, limits: LimitSettings) -> Content:
+    if part.type == "input_image":
+        uri, where = part.image_url or "", f"{param}.image_url"
+        data = data_uri_bytes(uri, max_bytes=limits.max_image_bytes, param=where)
+        rgb = decode_image(data, max_pixels=limits.max_image_pixels, param=where)
+        return ImageContent(rgb=rgb, data_uri=uri, detail=part.detail or "auto")
+    if part.type == "input_audio":
+        where = f"{param}.audio"
+        data = decode_base64(part.audio or "", max_bytes=limits.max_append_bytes, param=where)
+        if len(data) % 2 or not data:
+            raise BadInputError("PCM16 audio has two bytes for each sample.", param=where)
+        pcm = resample(pcm_from_bytes(data), in_hz=PCM_RATE_HZ, out_hz=ENGINE_INPUT_HZ)
+        return SpeechContent(pcm=pcm, transcript=part.transcript)
+    return TextContent(text=part.text or "")
+
+
+def pcm_from_bytes(data: bytes) -> Pcm:
+    """PCM16 little endian to float32 in -1..1."""
+    return np.frombuffer(data, "<i2").astype(np.float32) / 32768.0
+
+
+def view_of(item: Item, *, with_audio_bytes: int = 0) -> ItemView:
+    """An item as the wire shows it now (items change; a view does not).
+
+    Args:
+        with_audio_bytes: include audio, if its base64 is no longer than this.
+    """
+    # a reply under way shows its content by the events of its parts
+    content = [] if item.status == "in_progress" else item.content
+    return ItemView(
+        id=item.id,
+        status=item.status,
+        role=item.role,
+        content=[_part(item, each, with_audio_bytes) for each in content],
+    )
+
+
+def _part(item: Item, content: Content, max_base64: int) -> ItemPart:
+    match content:
+        case TextContent():
+            if item.role == "assistant":
+                return ItemPart(type="output_text", text=content.text)
+            return ItemPart(type="input_text", text=content.text)
+        case ImageContent():
+            # like audio, a picture comes back only where it was asked for and fits
+            uri = content.data_uri if len(content.data_uri) <= max_base64 else None
+            return ItemPart(type="input_image", image_url=uri, detail=content.detail)
+        case SpeechContent():
+            audio = _speech_base64(content.pcm, max_base64)
+            return ItemPart(type="input_audio", audio=audio, transcript=content.transcript)
+        case VoiceContent():
+            audio = _voice_base64(content.pcm, max_base64)
+            return ItemPart(type="output_audio", audio=audio, transcript=content.transcript)
+
+
+def _speech_base64(pcm: Pcm, max_base64: int) -> str | None:
+    if len(pcm) * PCM_RATE_HZ // ENGINE_INPUT_HZ * 8 // 3 >= max_base64:
+        return None
+    pcm = resample(pcm, in_hz=ENGINE_INPUT_HZ, out_hz=PCM_RATE_HZ)
+    return pcm16_base64(np.clip(pcm * 32768.0, -32768, 32767).astype(np.int16))
+
+
+def _voice_base64(chunks: list[Pcm16], max_base64: int) -> str | None:
+    if not chunks or sum(len(chunk) for chunk in chunks) * 8 // 3 >= max_base64:
+        return None
+    return pcm16_base64(np.concatenate(chunks))
+
+
+def pcm16_base64(pcm: Pcm16) -> str:
+    """Samples as base64 of little-endian PCM16."""
+    return base64.b64encode(pcm.astype("<i2", copy=False).tobytes()).decode("ascii")

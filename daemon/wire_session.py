@@ -1,0 +1,229 @@
+"""The session as the wire knows it: what a patch does to it, how it is shown, what the conversation
+gets of it.
+
+Frozen: a patch gives a new value or raises, so a refused update leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from daemon.protocol import (
+    AudioView,
+    InputView,
+    OutputView,
+    PcmFormat,
+    ProtocolError,
+    ServerVad,
+    SessionPatch,
+    SessionView,
+    TurnDetectionView,
+)
+from daemon.protocol_session import InputPatch, OutputPatch
+from daemon.settings import Settings, TurnDetectionSettings
+from pipeline.session_config import SessionConfig, TurnDetection
+
+DEFAULT_VOICE = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voices:
+    """Which names of voices are answered, and with which voice of the checkpoint (None: its own
+    choice).
+    """
+
+    aliases: Mapping[str, str]
+    available: Sequence[str]
+
+    def resolve(self, name: str) -> str | None:
+        """The checkpoint's voice for a name.
+
+        Raises:
+            ProtocolError: neither a voice nor an alias.
+        """
+        for candidate in (name, self.aliases.get(name.lower(), "")):
+            if candidate.lower() == DEFAULT_VOICE:
+                return None
+            for voice in self.available:
+                if voice.lower() == candidate.lower():
+                    return voice
+        known = ", ".join([*self.available, DEFAULT_VOICE])
+        raise ProtocolError(
+            f"Voice '{name[:80]}' is not known. There are: {known}.",
+            param="session.audio.output.voice",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireSession:
+    """Everything of a session object that can differ from one session to the next."""
+
+    id: str
+    model: str
+    expires_at: int
+    x_ext: tuple[str, ...]
+    instructions: str
+    voice: str
+    engine_voice: str | None
+    output: Literal["audio", "text"]
+    max_output_tokens: int | None
+    tool_choice: str
+    tracing: Any
+    turn_detection: TurnDetection | None
+    default_turn_detection: TurnDetection
+
+    @classmethod
+    def begin(
+        cls,
+        settings: Settings,
+        voices: Voices,
+        *,
+        session_id: str,
+        model: str,
+        expires_at: int,
+        x_ext: tuple[str, ...],
+    ) -> WireSession:
+        """A session as the settings want it."""
+        turn_detection = _from_settings(settings.turn_detection)
+        return cls(
+            id=session_id,
+            model=model,
+            expires_at=expires_at,
+            x_ext=x_ext,
+            instructions=settings.session.instructions,
+            voice=settings.session.voice,
+            engine_voice=voices.resolve(settings.session.voice),
+            output="audio",
+            max_output_tokens=None,
+            tool_choice="auto",
+            tracing=None,
+            turn_detection=turn_detection,
+            default_turn_detection=turn_detection,
+        )
+
+    def patched(
+        self, patch: SessionPatch, voices: Voices, *, has_spoken: bool, is_new: bool = False
+    ) -> WireSession:
+        """The session after a client's change; only present fields change.
+
+        Args:
+            has_spoken: the voice is fixed then.
+            is_new: the patch came with the call that makes the session; it may then name the model.
+
+        Raises:
+            ProtocolError: a value that does not fit; nothing changes.
+        """
+        changes: dict[str, Any] = {}
+        if patch.model is not None and patch.model != self.model:
+            if not is_new:
+                raise ProtocolError(
+                    "The model of a session can not be changed.", param="session.model"
+                )
+            changes["model"] = patch.model
+        if patch.instructions is not None:
+            changes["instructions"] = patch.instructions
+        if patch.output_modalities is not None:
+            changes["output"] = patch.output_modalities[0]
+        if "max_output_tokens" in patch.model_fields_set:
+            changes["max_output_tokens"] = _tokens(patch.max_output_tokens)
+        if patch.tool_choice is not None:
+            changes["tool_choice"] = patch.tool_choice
+        if "tracing" in patch.model_fields_set:
+            changes["tracing"] = patch.tracing
+        if patch.audio is not None:
+            changes |= self._input_changes(patch.audio.input)
+            changes |= self._output_changes(patch.audio.output, voices, has_spoken)
+        return replace(self, **changes)
+
+    def _input_changes(self, patch: InputPatch | None) -> dict[str, Any]:
+        if patch is None or "turn_detection" not in patch.model_fields_set:
+            return {}
+        if patch.turn_detection is None:
+            return {"turn_detection": None}
+        return {"turn_detection": _from_patch(patch.turn_detection, self.default_turn_detection)}
+
+    def _output_changes(
+        self, patch: OutputPatch | None, voices: Voices, has_spoken: bool
+    ) -> dict[str, Any]:
+        if patch is None or patch.voice is None or patch.voice == self.voice:
+            return {}
+        engine_voice = voices.resolve(patch.voice)
+        if has_spoken and engine_voice != self.engine_voice:
+            raise ProtocolError(
+                "Cannot update a conversation's voice if assistant audio is present.",
+                code="cannot_update_voice",
+                param="session.audio.output.voice",
+            )
+        return {"voice": patch.voice, "engine_voice": engine_voice}
+
+    def view(self) -> SessionView:
+        """The full effective configuration."""
+        shown = _view_of_detection(self.turn_detection)
+        audio = AudioView(
+            input=InputView(
+                format=PcmFormat(), transcription=None, noise_reduction=None, turn_detection=shown
+            ),
+            output=OutputView(format=PcmFormat(), voice=self.voice, speed=1.0),
+        )
+        return SessionView(
+            id=self.id,
+            model=self.model,
+            output_modalities=[self.output],
+            instructions=self.instructions,
+            tools=[],
+            tool_choice=self.tool_choice,
+            max_output_tokens=self.max_output_tokens or "inf",
+            tracing=self.tracing,
+            truncation="auto",
+            prompt=None,
+            expires_at=self.expires_at,
+            audio=audio,
+            include=None,
+            x_ext=list(self.x_ext) or None,
+        )
+
+    def config(self) -> SessionConfig:
+        """What the conversation needs of it."""
+        return SessionConfig(
+            instructions=self.instructions,
+            voice=self.engine_voice,
+            output=self.output,
+            max_output_tokens=self.max_output_tokens,
+            turn_detection=self.turn_detection,
+        )
+
+
+def _view_of_detection(detection: TurnDetection | None) -> TurnDetectionView | None:
+    if detection is None:
+        return None
+    return TurnDetectionView(
+        threshold=detection.threshold,
+        prefix_padding_ms=detection.prefix_padding_ms,
+        silence_duration_ms=detection.silence_duration_ms,
+        idle_timeout_ms=detection.idle_timeout_ms,
+        create_response=detection.create_response,
+        interrupt_response=detection.interrupt_response,
+    )
+
+
+def _tokens(value: int | str | None) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _from_settings(settings: TurnDetectionSettings) -> TurnDetection:
+    return TurnDetection(
+        threshold=settings.threshold,
+        prefix_padding_ms=settings.prefix_padding_ms,
+        silence_duration_ms=settings.silence_duration_ms,
+        idle_timeout_ms=settings.idle_timeout_ms or None,
+        create_response=settings.create_response,
+        interrupt_response=settings.interrupt_response,
+    )
+
+
+def _from_patch(patch: ServerVad, default: TurnDetection) -> TurnDetection:
+    """Turn detection is replaced as a unit: what is not named takes the server's default."""
+    named = patch.model_dump(exclude={"type"}, exclude_none=True)
+    return replace(default, **named)

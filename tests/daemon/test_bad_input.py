@@ -1,0 +1,310 @@
+"""Whatever a client sends over WebSocket gets one answer; limits close with their code."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from daemon_rig import Rig, serving, silence, tone, until
+from fake_engine import Script
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+B64 = base64.b64encode
+UPDATE: dict[str, Any] = {"type": "session.update", "event_id": "e1"}
+
+
+def update(**session: Any) -> str:
+    return json.dumps({**UPDATE, "session": {"type": "realtime", **session}})
+
+
+def audio(**value: Any) -> str:
+    return update(audio=value)
+
+
+def item(**fields: Any) -> str:
+    return json.dumps({"type": "conversation.item.create", "event_id": "e1", "item": fields})
+
+
+def user(part: dict[str, Any]) -> str:
+    return item(type="message", role="user", content=[part])
+
+
+def event(kind: str, **fields: Any) -> str:
+    return json.dumps({"type": kind, "event_id": "e1", **fields})
+
+
+BAD: list[tuple[str | bytes, str, str | None]] = [
+    ("", "invalid_json", None),
+    ("{", "invalid_json", None),
+    ("[]", "invalid_json", None),
+    ("[" * 100_000, "invalid_json", None),
+    ('{"a":' * 5_000, "invalid_json", None),
+    ('{"type": "input_audio_buffer.commit", "x": NaN}', "invalid_json", None),
+    (b"\xff\xfe\x00", "invalid_json", None),
+    ("{}", "invalid_event", "type"),
+    (event("no.such.event"), "invalid_value", "type"),
+    ('{"type": 7, "event_id": "e1"}', "invalid_value", "type"),
+    (event("input_audio_buffer.commit", more=1), "unknown_parameter", "more"),
+    (event("input_audio_buffer.append"), "missing_required_parameter", "audio"),
+    (event("input_audio_buffer.append", audio=5), "invalid_value", "audio"),
+    (event("input_audio_buffer.append", audio="!!!"), "invalid_value", "audio"),
+    (event("input_audio_buffer.commit"), "input_audio_buffer_commit_empty", None),
+    (event("input_image_buffer.append", image="AAAA"), "invalid_value", "type"),
+    (event("response.cancel"), "response_cancel_not_active", None),
+    (
+        event("conversation.item.retrieve", item_id="nope"),
+        "item_retrieve_invalid_item_id",
+        "item_id",
+    ),
+    (event("conversation.item.delete", item_id="nope"), "item_delete_invalid_item_id", "item_id"),
+    (
+        event("conversation.item.truncate", item_id="no", content_index=0, audio_end_ms=1),
+        "item_truncate_invalid_item_id",
+        "item_id",
+    ),
+    (event("session.update"), "missing_required_parameter", "session"),
+    (event("session.update", session={}), "missing_required_parameter", "session.type"),
+    (update(voice="ash"), "unknown_parameter", "session.voice"),
+    (update(model="another"), "invalid_value", "session.model"),
+    (update(tools=[{"type": "function", "name": "f"}]), "invalid_value", "session.tools"),
+    (update(tool_choice="required"), "invalid_value", "session.tool_choice"),
+    (update(output_modalities=["text", "audio"]), "invalid_value", "session.output_modalities"),
+    (update(max_output_tokens=0), "integer_below_min_value", "session.max_output_tokens"),
+    (audio(output={"voice": "nobody"}), "invalid_value", "session.audio.output.voice"),
+    (audio(output={"speed": 2}), "invalid_value", "session.audio.output.speed"),
+    (
+        audio(input={"format": {"type": "audio/pcm", "rate": 16000}}),
+        "integer_below_min_value",
+        "session.audio.input.format.rate",
+    ),
+    (
+        audio(output={"format": {"type": "audio/pcmu"}}),
+        "invalid_value",
+        "session.audio.output.format.type",
+    ),
+    (
+        audio(input={"turn_detection": {"type": "server_vad", "threshold": 2}}),
+        "decimal_above_max_value",
+        "session.audio.input.turn_detection.threshold",
+    ),
+    (
+        audio(input={"turn_detection": {"type": "semantic_vad", "threshold": 0.5}}),
+        "unknown_parameter",
+        "session.audio.input.turn_detection.threshold",
+    ),
+    (item(type="function_call_output", call_id="c", output="1"), "invalid_value", "item.type"),
+    (user({"type": "output_text", "text": "x"}), "invalid_value", "item"),
+    (user({"type": "input_text"}), "invalid_value", "item.content[0]"),
+    (
+        user({"type": "input_image", "image_url": "https://example.com/x.png"}),
+        "invalid_value",
+        "item.content[0].image_url",
+    ),
+    (
+        user({"type": "input_image", "image_url": "data:image/png;base64,AAAA"}),
+        "invalid_value",
+        "item.content[0].image_url",
+    ),
+    (user({"type": "input_audio", "audio": "AAAA"}), "invalid_value", "item.content[0].audio"),
+    ('{"type":"conversation.item.delete","item_id":"\\ud800"}', "invalid_json", None),
+    (
+        event("response.create", response={"conversation": "none"}),
+        "invalid_value",
+        "response.conversation",
+    ),
+    (event("response.create", response={"input": []}), "invalid_value", "response.input"),
+    (
+        event("response.create", response={"instructions": "?"}),
+        "invalid_value",
+        "response.instructions",
+    ),
+]
+
+
+@asynccontextmanager
+async def talking(rig: Rig, query: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
+    async with connect(rig.ws + query, compression=None, **options) as socket:
+        first = json.loads(await socket.recv())
+        assert first["type"] == "session.created"
+        yield socket
+
+
+async def next_event(socket: ClientConnection) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        received: dict[str, Any] = json.loads(await socket.recv())
+    return received
+
+
+async def test_each_bad_event_gets_one_error_and_the_session_lives() -> None:
+    async with serving() as rig, talking(rig) as socket:
+        for sent, code, param in BAD:
+            await socket.send(sent)
+            answer = await next_event(socket)
+            assert answer["type"] == "error", sent[:80]
+            error = answer["error"]
+            assert (error["code"], error["param"]) == (code, param), (sent[:80], error)
+            assert error["type"] == "invalid_request_error"
+            echoed = "e1" if isinstance(sent, str) and '"event_id": "e1"' in sent else None
+            assert error["event_id"] == echoed, sent[:80]
+        await socket.send(update(instructions="still here"))
+        updated = await next_event(socket)
+        assert updated["type"] == "session.updated", updated
+        assert updated["session"]["instructions"] == "still here"
+
+
+async def test_a_refused_update_changes_nothing() -> None:
+    async with serving() as rig, talking(rig) as socket:
+        await socket.send(update(instructions="new", audio={"output": {"voice": "nobody"}}))
+        assert (await next_event(socket))["type"] == "error"
+        await socket.send(update())
+        assert (await next_event(socket))["session"]["instructions"] != "new"
+
+
+async def test_what_stock_clients_send_is_taken() -> None:
+    session = {
+        "model": "qwen3-omni",
+        "tracing": "auto",
+        "include": None,
+        "prompt": None,
+        "tools": [],
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "transcription": {"model": "gpt-4o-mini-transcribe"},
+                "noise_reduction": {"type": "near_field"},
+                "turn_detection": {"type": "semantic_vad", "eagerness": "low"},
+            },
+            "output": {"voice": "ash", "speed": 1.0},
+        },
+    }
+    async with serving() as rig, talking(rig) as socket:
+        await socket.send(update(**session))
+        view = (await next_event(socket))["session"]
+        assert view["audio"]["output"]["voice"] == "ash"
+        assert view["audio"]["input"]["transcription"] is None
+        assert view["audio"]["input"]["noise_reduction"] is None
+        assert view["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+        assert view["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 1000
+        assert rig.engine.context.voice is None
+        await socket.send(audio(output={"voice": "ethan"}))
+        await next_event(socket)
+        assert rig.engine.context.voice == "Ethan"
+
+
+async def test_a_stray_byte_is_joined_and_at_commit_reported() -> None:
+    async with serving() as rig, talking(rig) as socket:
+        await socket.send(audio(input={"turn_detection": None}))
+        await next_event(socket)
+        pcm = tone(0.3)
+        for piece in (pcm[:5], pcm[5:], b"\x01"):
+            await socket.send(event("input_audio_buffer.append", audio=B64(piece).decode()))
+        await socket.send(event("input_audio_buffer.commit"))
+        answer = await next_event(socket)
+        assert (answer["error"]["code"], answer["error"]["param"]) == ("invalid_value", "audio")
+        await socket.send(event("input_audio_buffer.commit"))
+        committed = await next_event(socket)
+        assert committed["type"] == "input_audio_buffer.committed"
+        await socket.send(event("conversation.item.retrieve", item_id=committed["item_id"]))
+        for _ in range(2):
+            await next_event(socket)
+        (part,) = (await next_event(socket))["item"]["content"]
+        assert abs(len(base64.b64decode(part["audio"])) - len(pcm)) <= 200
+
+
+async def test_large_appends() -> None:
+    async with serving() as rig, talking(rig) as socket:
+        biggest = B64(bytes(15 * 1024 * 1024)).decode()
+        await socket.send(event("input_audio_buffer.append", audio=biggest))
+        await socket.send(event("input_audio_buffer.append", audio=B64(bytes(16 << 20)).decode()))
+        answer = await next_event(socket)
+        assert answer["error"]["param"] == "audio"
+        await socket.send(update())
+        assert (await next_event(socket))["type"] == "session.updated"
+
+
+async def test_a_frame_over_the_limit_closes_with_1009() -> None:
+    async with serving(limits__max_message_bytes=100_000) as rig, talking(rig) as socket:
+        await socket.send("x" * 100_001)
+        with pytest.raises(ConnectionClosed):
+            await next_event(socket)
+        assert socket.close_code == 1009
+        await until(lambda: rig.num_live == 0)
+
+
+async def test_a_client_that_does_not_read_is_given_up() -> None:
+    async with (
+        serving(limits__max_outbox_bytes=100_000) as rig,
+        talking(rig, max_queue=None) as socket,
+    ):
+        long = json.dumps({"type": "x" * 70, "event_id": "e" * 500})
+        socket.transport.pause_reading()
+        for _ in range(40_000):
+            if rig.num_live == 0:
+                break
+            await socket.send(long)
+        await until(lambda: rig.num_live == 0)
+        assert (
+            'omnid_dropped_total{what="slow_client"} 1.0'
+            in rig.app.state.sessions.metrics.render().decode()
+        )
+        socket.transport.resume_reading()
+        await socket.wait_closed()
+        assert socket.close_code in (1006, 1013)
+
+
+async def test_a_client_that_vanishes_stops_the_work_within_a_second() -> None:
+    async with serving(Script(holds_at=2)) as rig, talking(rig) as socket:
+        await socket.send(user({"type": "input_text", "text": "hi"}))
+        await socket.send(event("response.create"))
+        await until(lambda: rig.engine.responses)
+        socket.transport.abort()
+        await until(lambda: rig.engine.response.is_cancelled, timeout_s=1.0)
+        await until(lambda: rig.engine.context.is_closed and rig.num_live == 0, timeout_s=1.0)
+
+
+async def test_a_session_expires() -> None:
+    async with serving(session__max_duration_s=1) as rig, talking(rig) as socket:
+        answer = await next_event(socket)
+        assert answer["error"]["code"] == "session_expired"
+        with pytest.raises(ConnectionClosed):
+            await next_event(socket)
+        assert socket.close_code == 1001
+        assert socket.close_reason == answer["error"]["message"]
+
+
+async def test_the_end_of_the_server_ends_its_sessions() -> None:
+    async with serving() as rig, talking(rig) as socket:
+        rig.server.should_exit = True
+        with pytest.raises(ConnectionClosed):
+            await next_event(socket)
+        assert socket.close_code == 1012
+        await until(lambda: rig.supervisor.is_closed)
+        assert rig.engine.context.is_closed
+
+
+async def test_extensions_only_for_those_who_ask() -> None:
+    async with serving() as rig, talking(rig, "&x-ext=1") as socket:
+        await socket.send(
+            event(
+                "input_audio_buffer.append",
+                audio=B64(silence(0.4) + tone(0.5) + silence(0.8)).decode(),
+            )
+        )
+        seen = []
+        while "x.metrics" not in [each["type"] for each in seen]:
+            seen.append(await next_event(socket))
+        states = [each["state"] for each in seen if each["type"] == "x.turn.state"]
+        assert states[:2] == ["hearing", "thinking"]
+        metrics = seen[-1]
+        assert metrics["stages_ms"]["first_pcm"] == 12.0
+        assert metrics["stages_ms"]["turn_end"] > 0
+        await socket.send(event("input_image_buffer.append", image="AAAA"))
+        while (answer := await next_event(socket))["type"] != "error":
+            pass
+        assert answer["error"]["param"] == "image"
