@@ -1,0 +1,182 @@
+"""A session over WebRTC (aiortc): microphone, camera and reply as RTP, events on a data channel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fractions
+import json
+import time
+from typing import Any, cast
+
+import aioice.ice
+import numpy as np
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.jitterbuffer import JitterBuffer
+from aiortc.mediastreams import MediaStreamError
+from av import AudioFrame
+from av.video.frame import VideoFrame
+
+from clients.bench.address import Address, refusal, request
+from clients.bench.camera import FRAMES_PER_S, endless
+from clients.bench.errors import BenchError
+from clients.bench.measure import Pcm16
+from clients.bench.microphone import Microphone
+from clients.bench.peer import Event, Listener
+
+RATE_HZ = 48_000
+OPEN_TIMEOUT_S = 15.0
+VIDEO_CLOCK_HZ = 90_000
+_JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
+
+
+class _MicrophoneTrack(MediaStreamTrack):
+    kind = "audio"
+
+    def __init__(self, microphone: Microphone) -> None:
+        super().__init__()
+        self._microphone = microphone
+        self._pts = 0
+
+    async def recv(self) -> AudioFrame:
+        pcm = await self._microphone.next_block()
+        frame = AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = RATE_HZ, self._pts
+        frame.time_base = fractions.Fraction(1, RATE_HZ)
+        self._pts += len(pcm)
+        return frame
+
+
+class _CameraTrack(MediaStreamTrack):
+    kind = "video"
+
+    def __init__(self, frames: list[VideoFrame]) -> None:
+        super().__init__()
+        self._frames = endless(frames)
+        self._num_frames = 0
+        self._started_at: float | None = None
+
+    async def recv(self) -> VideoFrame:
+        if self._started_at is None:
+            self._started_at = time.monotonic()
+        due = self._started_at + self._num_frames / FRAMES_PER_S
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        frame = next(self._frames)
+        frame.pts = self._num_frames * VIDEO_CLOCK_HZ // FRAMES_PER_S
+        frame.time_base = fractions.Fraction(1, VIDEO_CLOCK_HZ)
+        self._num_frames += 1
+        return frame
+
+
+class WebRtcPeer:
+    """Implements `clients.bench.peer.Peer`."""
+
+    is_paced = True
+
+    def __init__(self, address: Address, frames: list[VideoFrame] | None) -> None:
+        self.microphone = Microphone(RATE_HZ)
+        self._address = address
+        self._frames = frames
+        self._location: str | None = None
+        self._peer: RTCPeerConnection | None = None
+        self._channel: Any = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, listener: Listener) -> None:
+        """See `Peer`."""
+        if self._address.is_loopback:
+            # aioice leaves 127.0.0.1 out, but a machine without network has nothing else.
+            _offer_loopback()
+        # Without a configuration aiortc asks a public STUN server.
+        peer = self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        channel = self._channel = peer.createDataChannel("oai-events")
+        opened = asyncio.Event()
+        channel.on("open", opened.set)
+        channel.on("message", lambda text: listener.on_event(json.loads(text)))
+        channel.on("close", lambda: listener.on_closed("the server closed the call"))
+        peer.on("track", lambda track: self._heard(peer, track, listener))
+        peer.on("connectionstatechange", lambda: _watch(peer, listener))
+        peer.addTrack(_MicrophoneTrack(self.microphone))
+        if self._frames is not None:
+            peer.addTrack(_CameraTrack(self._frames))
+        await peer.setLocalDescription(await peer.createOffer())
+        await peer.setRemoteDescription(RTCSessionDescription(await self._offer(peer), "answer"))
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await opened.wait()
+        except TimeoutError as error:
+            raise BenchError(f"no media path to {self._address.base}") from error
+
+    async def send(self, event: Event) -> None:
+        """See `Peer`."""
+        if self._channel.readyState == "open":
+            self._channel.send(json.dumps(event))
+
+    async def close(self) -> None:
+        """See `Peer`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._location is not None:
+            url = f"{self._address.absolute(self._location)}/hangup"
+            self._location = None
+            with contextlib.suppress(BenchError):  # the server is gone, and the call with it
+                await request(self._address, url, is_post=True)
+        if self._peer is not None:
+            await self._peer.close()
+
+    async def _offer(self, peer: RTCPeerConnection) -> str:
+        form = {"sdp": peer.localDescription.sdp, "session": json.dumps({"type": "realtime"})}
+        reply = await request(self._address, self._address.calls_url, form=form)
+        if not 200 <= reply.status < 300:
+            raise BenchError(refusal(reply.status, reply.body))
+        self._location = reply.location
+        return reply.body
+
+    def _heard(self, peer: RTCPeerConnection, track: MediaStreamTrack, listener: Listener) -> None:
+        if track.kind != "audio":
+            return
+        for receiver in (transceiver.receiver for transceiver in peer.getTransceivers()):
+            # aiortc holds back four packets (82 ms); here the moment of arrival is what is
+            # measured.
+            if receiver.track is track and hasattr(receiver, _JITTER_BUFFER):
+                setattr(receiver, _JITTER_BUFFER, JitterBuffer(capacity=16, prefetch=0))
+        task = asyncio.get_running_loop().create_task(_listen(track, listener), name="bench-rtp")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _listen(track: MediaStreamTrack, listener: Listener) -> None:
+    expected_pts: int | None = None
+    while True:
+        try:
+            frame = cast(AudioFrame, await track.recv())
+        except MediaStreamError:
+            return
+        at = time.monotonic()
+        samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
+        pcm: Pcm16 = samples[:, 0].astype(np.int16)
+        pts = frame.pts or 0
+        missing = max(0, pts - expected_pts) if expected_pts is not None else 0
+        expected_pts = pts + len(pcm)
+        listener.on_audio(pcm, frame.sample_rate, at, missing)
+
+
+def _watch(peer: RTCPeerConnection, listener: Listener) -> None:
+    if peer.connectionState == "failed":
+        listener.on_closed("the media path to the server broke")
+
+
+def _offer_loopback() -> None:
+    if getattr(aioice.ice.get_host_addresses, "is_ours", False):
+        return
+    original = aioice.ice.get_host_addresses
+
+    def get_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return [
+            *original(use_ipv4=use_ipv4, use_ipv6=use_ipv6),
+            *(["127.0.0.1"] if use_ipv4 else []),
+        ]
+
+    get_host_addresses.is_ours = True  # type: ignore[attr-defined]
+    aioice.ice.get_host_addresses = get_host_addresses
