@@ -1,0 +1,216 @@
+// What the events mean: whose turn it is, what was said, how long the reply took. No DOM, no network.
+
+const SILENCE_MS = 200;
+// A shorter press is a slip of the finger; servers refuse to commit less than 100 ms.
+const SHORTEST_PRESS_MS = 250;
+
+const serverVad = { type: "server_vad", silence_duration_ms: SILENCE_MS };
+
+/** The text of an item's parts; null for speech whose words are not known. */
+function textOf(item) {
+  const texts = item.content.map((part) => part.text ?? part.transcript ?? null).filter((text) => text !== null);
+  return texts.length ? texts.join(" ") : null;
+}
+
+export class Conversation {
+  /**
+   * @param {(event: object) => void} send
+   * @param {{onState: (state: string) => void, onTurn: (turn: object) => void, onLatency: (ms: number) => void,
+   *          onStages: (metrics: object) => void, onError: (message: string) => void, onAwaitSound: () => void}} hooks
+   *   A turn is {id, role, text, isSpoken, durationMs, isDone, isCut}; onTurn is called at each change of it.
+   */
+  constructor(send, hooks) {
+    this.send = send;
+    this.hooks = hooks;
+    this.turns = new Map();
+    this.isManual = false;
+    this.state = "offline";
+    this.turnEndedAt = null;
+    this.speech = { startMs: 0, endMs: 0 };
+    this.isActive = false;
+    this.isPlaying = false;
+    this.pressedAt = 0;
+  }
+
+  // ------------------------------------------------------------------ what the user does
+  /** After each connect: asks for our settings and re-creates what was said before. */
+  begin() {
+    this.isActive = this.isPlaying = false;
+    this.turnEndedAt = null;
+    this.configure();
+    for (const turn of this.turns.values()) this.recreate(turn);
+    this.setState("listening");
+  }
+
+  configure() {
+    const turn_detection = this.isManual ? null : serverVad;
+    this.send({ type: "session.update", session: { type: "realtime", audio: { input: { turn_detection } } } });
+  }
+
+  recreate(turn) {
+    turn.isDone = true;
+    const text = turn.text || (turn.isSpoken && turn.role === "user" ? "(spoken words that were lost with the connection)" : "");
+    if (!text) return;
+    const type = turn.role === "user" ? "input_text" : "output_text";
+    this.send({ type: "conversation.item.create", item: { id: turn.id, type: "message", role: turn.role, content: [{ type, text }] } });
+    this.hooks.onTurn(turn);
+  }
+
+  setManual(isManual) {
+    this.isManual = isManual;
+    this.configure();
+    this.send({ type: "input_audio_buffer.clear" });
+  }
+
+  say(text) {
+    this.stop();
+    this.send({ type: "conversation.item.create", item: { type: "message", role: "user", content: [{ type: "input_text", text }] } });
+    this.send({ type: "response.create" });
+    this.endTurn(performance.now());
+  }
+
+  /** @param {number} pressedAt performance.now() of the press */
+  press(pressedAt) {
+    this.pressedAt = pressedAt;
+    this.stop();
+    this.send({ type: "input_audio_buffer.clear" });
+    this.setState("hearing");
+  }
+
+  /** @param {number} releasedAt performance.now() of the release */
+  release(releasedAt) {
+    if (releasedAt - this.pressedAt < SHORTEST_PRESS_MS) {
+      this.send({ type: "input_audio_buffer.clear" });
+      this.setState("listening");
+      return;
+    }
+    this.send({ type: "input_audio_buffer.commit" });
+    this.send({ type: "response.create" });
+    this.endTurn(releasedAt);
+  }
+
+  /** Stops the reply: its making, and what is still to be played. */
+  stop() {
+    if (this.isActive) this.send({ type: "response.cancel" });
+    if (this.isActive || this.isPlaying) this.send({ type: "output_audio_buffer.clear" });
+  }
+
+  // ------------------------------------------------------------------ what the server tells
+  handle(event) {
+    const handler = HANDLERS[event.type];
+    if (handler) handler.call(this, event);
+  }
+
+  setState(state) {
+    if (state === this.state) return;
+    this.state = state;
+    this.hooks.onState(state);
+  }
+
+  endTurn(at) {
+    this.turnEndedAt = at;
+    this.setState("thinking");
+  }
+
+  soundHeard(at) {
+    if (this.turnEndedAt === null) return;
+    this.hooks.onLatency(Math.max(0, at - this.turnEndedAt));
+    this.turnEndedAt = null;
+  }
+
+  settle() {
+    if (!this.isActive && !this.isPlaying && this.state !== "hearing") this.setState("listening");
+  }
+
+  turn(id, role) {
+    if (!this.turns.has(id)) this.turns.set(id, { id, role, text: "", isSpoken: false, durationMs: null, isDone: false, isCut: false });
+    return this.turns.get(id);
+  }
+
+  itemChanged(item, isDone) {
+    if (item.type !== "message" || item.role === "system") return;
+    const turn = this.turn(item.id, item.role);
+    turn.isSpoken ||= item.content.some((part) => part.type.endsWith("_audio"));
+    if (turn.isSpoken && turn.role === "user" && turn.durationMs === null) turn.durationMs = this.speech.endMs - this.speech.startMs;
+    const text = textOf(item);
+    // A cut reply's final text is what was heard of it, shorter than the deltas were.
+    if (text !== null && (isDone || !turn.text)) turn.text = text;
+    turn.isCut = item.status === "incomplete";
+    turn.isDone ||= isDone;
+    this.hooks.onTurn(turn);
+  }
+
+  addText(event) {
+    const turn = this.turn(event.item_id, "assistant");
+    turn.text += event.delta;
+    this.hooks.onTurn(turn);
+  }
+}
+
+const HANDLERS = {
+  "input_audio_buffer.speech_started"(event) {
+    this.speech.startMs = event.audio_start_ms;
+    this.turnEndedAt = null;
+    this.setState("hearing");
+  },
+  "input_audio_buffer.speech_stopped"(event) {
+    this.speech.endMs = event.audio_end_ms;
+    // The server tells it after the silence that we asked for: speech itself ended that much earlier.
+    this.endTurn(performance.now() - SILENCE_MS);
+  },
+  "conversation.item.added"(event) {
+    this.itemChanged(event.item, false);
+  },
+  "conversation.item.done"(event) {
+    this.itemChanged(event.item, true);
+  },
+  "conversation.item.deleted"(event) {
+    this.turns.delete(event.item_id);
+  },
+  "conversation.item.truncated"(event) {
+    const turn = this.turns.get(event.item_id);
+    if (turn) this.hooks.onTurn(Object.assign(turn, { isCut: true }));
+  },
+  "conversation.item.input_audio_transcription.completed"(event) {
+    this.hooks.onTurn(Object.assign(this.turn(event.item_id, "user"), { text: event.transcript }));
+  },
+  "response.created"() {
+    this.isActive = true;
+    this.hooks.onAwaitSound();
+    if (this.state !== "hearing") this.setState("thinking");
+  },
+  "response.output_audio_transcript.delta"(event) {
+    this.addText(event);
+  },
+  "response.output_text.delta"(event) {
+    this.addText(event);
+  },
+  "response.done"(event) {
+    this.isActive = false;
+    const { status, status_details: details } = event.response;
+    if (status === "failed") this.hooks.onError(details?.error?.message ?? "The reply failed.");
+    this.settle();
+  },
+  "output_audio_buffer.started"() {
+    this.isPlaying = true;
+    this.setState("speaking");
+  },
+  "output_audio_buffer.stopped"() {
+    this.isPlaying = false;
+    this.settle();
+  },
+  "output_audio_buffer.cleared"() {
+    this.isPlaying = false;
+    this.settle();
+  },
+  "x.turn.state"(event) {
+    this.setState(event.state);
+  },
+  "x.metrics"(event) {
+    this.hooks.onStages(event);
+  },
+  error(event) {
+    // Stop may cross the reply's own end on the way: nothing is left to cancel then, and nobody needs to know.
+    if (event.error.code !== "response_cancel_not_active") this.hooks.onError(event.error.message);
+  },
+};

@@ -1,0 +1,96 @@
+// Keeps a call alive: connects, and after a loss calls again with growing pauses until it is told to stop.
+
+import { Call, Refused } from "./wire.js";
+
+const FIRST_PAUSE_MS = 400;
+const LONGEST_PAUSE_MS = 8_000;
+
+const isFinal = (error) => error instanceof Refused && error.status >= 400 && error.status < 500 && error.status !== 429;
+
+export class Link {
+  /**
+   * @param {{onEvent: Function, onStream: Function, tracks: () => {microphone: ?MediaStreamTrack, camera: ?MediaStreamTrack},
+   *          onUp: () => void, onDown: (message: string) => void, onRefused: (error: Error) => void}} hooks
+   *   onDown: the link broke or could not be made and will be tried again; onRefused: it will not.
+   */
+  constructor(hooks) {
+    this.hooks = hooks;
+    this.key = null;
+    this.call = null;
+    this.isWanted = false;
+    this.generation = 0;
+    this.numFailures = 0;
+    this.upAt = 0;
+    this.timer = null;
+  }
+
+  get isUp() {
+    return this.call?.channel.readyState === "open";
+  }
+
+  start() {
+    this.isWanted = true;
+    this.numFailures = 0;
+    this.attempt();
+  }
+
+  stop() {
+    this.isWanted = false;
+    this.generation += 1;
+    clearTimeout(this.timer);
+    this.call?.close();
+    this.call = null;
+  }
+
+  send(event) {
+    this.call?.send(event);
+  }
+
+  /** Something else knows that the server is gone (a failed health check): do not wait for ICE to notice. */
+  declareLost() {
+    this.call?.lose();
+  }
+
+  async attempt() {
+    const generation = ++this.generation;
+    const isCurrent = () => generation === this.generation && this.isWanted;
+    const call = new Call({
+      key: this.key,
+      onEvent: (event) => isCurrent() && this.hooks.onEvent(event),
+      onStream: (stream) => isCurrent() && this.hooks.onStream(stream),
+      onLost: () => isCurrent() && this.retry("The connection to the server was lost."),
+    });
+    this.call = call;
+    try {
+      const { microphone, camera } = this.hooks.tracks();
+      await call.open(microphone, camera);
+    } catch (error) {
+      call.close();
+      if (isCurrent()) this.fail(error);
+      return;
+    }
+    if (!isCurrent()) return;
+    this.numFailures = 0;
+    this.upAt = performance.now();
+    this.hooks.onUp();
+  }
+
+  fail(error) {
+    if (isFinal(error)) {
+      this.stop();
+      this.hooks.onRefused(error);
+    } else {
+      this.retry(error instanceof TypeError ? "The server can not be reached." : error.message);
+    }
+  }
+
+  retry(message) {
+    this.generation += 1;
+    this.call = null;
+    const pause = Math.min(FIRST_PAUSE_MS * 2 ** this.numFailures, LONGEST_PAUSE_MS);
+    this.numFailures += 1;
+    this.hooks.onDown(message);
+    // Half of the pause is random, so that many pages do not come back at the same instant.
+    this.timer = setTimeout(() => this.attempt(), pause * (0.5 + Math.random() / 2));
+  }
+}
