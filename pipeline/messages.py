@@ -23,6 +23,7 @@ Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
 Role = Literal["system", "user", "assistant"]
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
 
+
 # ----------------------------------------------------------------------------- content of messages
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPart:
