@@ -85,11 +85,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `omnid serve`; what is not given comes from the settings."""
     flags: list[tuple[str, str, dict[str, Any]]] = [
         ("--model", "engine.model", {"metavar": "DIR|HUB-ID", "help": "checkpoint to serve"}),
-        ("--host", "server.host", {"help": "address to listen on (127.0.0.1)"}),
-        ("--port", "server.port", {"type": int, "help": "port to listen on (8765); 0 = any"}),
+        ("--host", "server.host", {"metavar": "ADDRESS", "help": "where to listen (127.0.0.1)"}),
+        ("--port", "server.port", {"type": int, "metavar": "PORT", "help": "port (8765); 0: any"}),
         ("--tls", "server.tls", {"choices": ["off", "auto", "files"], "help": "auto: self-signed"}),
-        ("--device", "engine.device", {"help": "auto, cpu, cuda, cuda:N"}),
-        ("--dtype", "engine.dtype", {"help": "auto, float32, bfloat16, float16"}),
+        ("--device", "engine.device", {"metavar": "DEVICE", "help": "auto, cpu, cuda, cuda:N"}),
+        (
+            "--dtype",
+            "engine.dtype",
+            {"metavar": "DTYPE", "help": "auto, float32, bfloat16, float16"},
+        ),
         (
             "--engine",
             "engine.runs_in",

@@ -1,5 +1,6 @@
 """The page in a real Chromium against the real daemon and its small model: one spoken conversation.
- Chromium's microphone is a WAV file with two utterances, its camera a video of three colours. What
+
+Chromium's microphone is a WAV file with two utterances, its camera a video of three colours. What
 the server heard is fetched back from it and compared with the file.
 """
 
