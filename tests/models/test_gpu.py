@@ -1,0 +1,46 @@
+"""The engine on a CUDA device: in float32 the CPU's greedy replies, in bfloat16 it speaks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from engine_rig import GREEDY, Collected, Rig
+from oracle import Oracle
+from test_engine import QUESTION, noise, opened, picture, user
+
+from models.content import Audio, Image, Message
+from models.encoding import WindowPolicy
+from models.weights import load_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+MESSAGES: tuple[Message, ...] = (
+    user(Audio(pcm=noise(1.7), frames=((0.0, picture(1)), (0.5, picture(2))))),
+    user(Image(rgb=picture(3)), QUESTION),
+)
+
+
+def reply(oracle: Oracle, device: str, dtype: torch.dtype) -> Collected:
+    model = load_model(oracle.folder, oracle.config, device=torch.device(device), dtype=dtype)
+    rig = opened(Rig(model, oracle, frames=8, windows=WindowPolicy()))
+    for message in MESSAGES:
+        rig.engine.append_message(1, message)
+    return rig.ask(1, 1, GREEDY)
+
+
+def test_float32_equals_the_cpu(oracle: Oracle) -> None:
+    on_gpu = reply(oracle, "cuda", torch.float32)
+    on_cpu = reply(oracle, "cpu", torch.float32)
+    assert on_gpu.ids == on_cpu.ids
+    assert on_gpu.codes == on_cpu.codes
+    np.testing.assert_allclose(on_gpu.pcm, on_cpu.pcm, atol=40)
+
+
+def test_bfloat16_speaks(oracle: Oracle) -> None:
+    made = reply(oracle, "cuda", torch.bfloat16)
+    assert len(made.ids) == 8
+    assert 0.001 < np.abs(made.pcm / 32767).mean() < 0.9
