@@ -8,17 +8,17 @@ who sends it is `pipeline.engine_client`; who receives it is `pipeline.worker`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 ENGINE_INPUT_HZ = 16_000
 ENGINE_OUTPUT_HZ = 24_000
 
-Pcm = npt.NDArray[np.float32]  # [num_samples], mono, -1..1
-Pcm16 = npt.NDArray[np.int16]  # [num_samples], mono
-Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
+# Spelt out: framing reads these types, and numpy's NDArray is another kind of alias on Python 3.12.
+Pcm = np.ndarray[tuple[Any, ...], np.dtype[np.float32]]  # [num_samples], mono, -1..1
+Pcm16 = np.ndarray[tuple[Any, ...], np.dtype[np.int16]]  # [num_samples], mono
+Rgb = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]  # [height, width, 3]
 
 Role = Literal["system", "user", "assistant"]
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
