@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
-from daemon import webrtc, websocket
+from daemon import build, webrtc, websocket
 from daemon.auth import ApiKeys, Refusal
 from daemon.protocol import ProtocolError, SessionPatch, error_from
 from daemon.sessions import Sessions, Supervisor
@@ -165,7 +165,7 @@ def add_status(app: FastAPI, supervisor: Supervisor, sessions: Sessions, keys: A
     @app.get("/healthz")
     async def health() -> JSONResponse:
         state, info = supervisor.state, supervisor.info
-        report: dict[str, Any] = {"state": state, "model": sessions.model_name}
+        report: dict[str, Any] = {"state": state, "model": sessions.model_name, **build.about()}
         if state == "failed":
             report["error"] = supervisor.error
         if info is not None:

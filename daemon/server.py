@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from daemon import logs, routes, webrtc
+from daemon import build, logs, routes, webrtc
 from daemon.auth import ApiKeys, Gate, check_bind
 from daemon.metrics import Metrics
 from daemon.sessions import Sessions, Supervisor
@@ -48,6 +48,7 @@ def create_app(
     settings: Settings, supervisor: Supervisor, *, new_vad: Callable[[], Vad] = SileroVad
 ) -> FastAPI:
     """The whole server as an ASGI application; its lifespan starts and ends the supervisor."""
+    build.about()  # asks git once, before anybody waits for /healthz
     metrics = Metrics()
     sessions = Sessions(settings, supervisor, metrics, new_vad=new_vad)
     keys = ApiKeys(settings.server.api_keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -138,6 +139,8 @@ async def test_health_and_models_when_ready() -> None:
         assert report["state"] == "ready"
         assert report["model"] == "fake-omni"
         assert report["is_babbling"] is True
+        assert "cores" in report["machine"]
+        assert report["version"] == version("omnid")
         models = json.loads((await rig.fetch("GET", "/v1/models")).text)
         assert [model["id"] for model in models["data"]] == ["fake-omni"]
         assert "omnid_engine_ready 1.0" in (await rig.fetch("GET", "/metrics")).text
