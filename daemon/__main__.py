@@ -41,6 +41,10 @@ COMMANDS = {
         module="clients.bench.latency",
         summary="speak to a server and measure how soon it answers",
     ),
+    "bench engine": Command(
+        module="models.commands.bench_engine",
+        summary="measure the engine alone, beside its floor and the reference",
+    ),
     "checkpoint": Command(
         module="models.commands.checkpoint",
         summary="make or inspect checkpoints",

@@ -1,0 +1,68 @@
+"""`omnid bench engine`: its figures are there and make sense, and its flags are checked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.commands import bench_engine, floor
+from models.config import parse_config
+from models.errors import RequestError
+from models.qwen3_omni.model import Qwen3Omni
+from models.sizes import SMALL
+from models.tiny_config import tiny_config
+
+
+def parsed(*flags: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench_engine.add_arguments(parser)
+    return parser.parse_args(flags)
+
+
+def test_figures_of_the_tiny_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(floor, "COPY_BYTES", 2**20)
+    flags = ("--work", str(tmp_path), "--seconds", "0.8", "--turns", "2", "--sessions", "1,2")
+    assert bench_engine.run(parsed(*flags, "--against", "transformers")) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    ours, theirs = report["ours"], report["transformers"]
+    assert report["reply_s"] == pytest.approx(10 * 0.08, abs=0.03)
+    assert report["equal"] == {"text": True, "codes": True}
+    assert 0 < ours["first_audio_ms"] < ours["reply_ms"]
+    assert theirs["first_audio_ms"] == theirs["reply_ms"]
+    assert ours["tokens_left_at_turn_end"] > 0
+    assert set(report["sessions"]) == {"1", "2"}
+
+
+def test_experts_that_no_token_reads_are_not_counted() -> None:
+    with torch.device("meta"):
+        model = Qwen3Omni(parse_config(tiny_config({})))
+    layer = model.thinker.model.layers[0]
+    dense = floor._bytes_read(layer.self_attn) + layer.input_layernorm.weight.nbytes
+    dense += layer.post_attention_layernorm.weight.nbytes + layer.mlp.gate.weight.nbytes
+    chosen = sum(parameter.nbytes for parameter in layer.mlp.experts.parameters()) * 2 // 8
+    assert floor._bytes_read(layer) == dense + chosen
+
+
+def test_small_has_about_a_third_of_a_billion_parameters() -> None:
+    with torch.device("meta"):
+        model = Qwen3Omni(parse_config(tiny_config(SMALL)))
+    assert 0.3e9 < sum(parameter.numel() for parameter in model.parameters()) < 0.4e9
+
+
+@pytest.mark.parametrize(
+    "flags", [("--sessions", "0"), ("--sessions", "a"), ("--turns", "0"), ("--seconds", "0")]
+)
+def test_wrong_flags_are_told(flags: tuple[str, str]) -> None:
+    with pytest.raises(RequestError):
+        bench_engine.run(parsed(*flags))
+
+
+def test_an_unwritable_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="can not write"):
+        bench_engine._write(str(tmp_path / "nowhere" / "x.json"), {})
