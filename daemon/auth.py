@@ -140,7 +140,7 @@ class Gate:
             raise Refusal(403, "This Host is not served here.", "host_not_allowed")
         if origin is None or origin.lower() in self._origins:
             return
-        if urlsplit(origin).netloc.lower() != host.lower():
+        if _network_location(origin) != host.lower():
             raise Refusal(403, "This Origin may not connect.", "origin_not_allowed")
 
     def _is_ours(self, name: str) -> bool:
@@ -151,6 +151,14 @@ class Gate:
             return self._is_public and bool(ipaddress.ip_address(name))
         except ValueError:
             return False
+
+
+def _network_location(origin: str) -> str | None:
+    """Name and port of an Origin header, or None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _host_name(host: str) -> str | None:

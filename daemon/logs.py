@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
@@ -15,6 +16,9 @@ session_id: contextvars.ContextVar[str] = contextvars.ContextVar("session_id", d
 
 # At "info" these say once for each request or packet what our own lines say better.
 _QUIET = ("uvicorn", "uvicorn.error", "uvicorn.access", "aiortc", "aioice", "websockets", "libav")
+
+# A client's words in a line of ours must neither begin another line nor steer a terminal.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _WithSession(logging.Filter):
@@ -29,7 +33,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = (
             f"{_time_of(record)} {record.levelname.lower()} {record.name} "
-            f"session={record.__dict__.get('session', '-')} {record.getMessage()}"
+            f"session={record.__dict__.get('session', '-')} {_on_one_line(record.getMessage())}"
         )
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -62,11 +66,21 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     for name in _QUIET:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(max(logging.WARNING, root.level) if level != "debug" else logging.INFO)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """uvicorn takes an upgrade that was refused with an HTTP answer for a fault of ours."""
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
+def _on_one_line(message: str) -> str:
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
 
 
 def _time_of(record: logging.LogRecord) -> str:

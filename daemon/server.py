@@ -261,8 +261,9 @@ async def _announce(
     try:
         info = await supervisor.engine.ready()
     except EngineLostError as error:
-        # the server stays, so that the page and /healthz can say so
-        print(f"The model could not be loaded: {error}", flush=True)
+        # the server stays, so that the page and /healthz can say so; not if it was told to stop
+        if not server.should_exit:
+            print(f"The model could not be loaded: {error}", flush=True)
         return
     log.info("ready model=%s device=%s dtype=%s", info.checkpoint, info.device, info.dtype)
     if info.is_babbling:

@@ -8,6 +8,7 @@ an error that names it.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +16,18 @@ from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+# What a number may be where more is asked than not to be negative. Those of turn detection are the
+# protocol's; the others would fail later, in a call or while listening.
+_RANGES = {
+    "server.port": (0, 65_535),
+    "turn_detection.threshold": (0, 1),
+    "turn_detection.prefix_padding_ms": (0, 5_000),
+    "turn_detection.silence_duration_ms": (20, 10_000),
+    "websocket.ping_interval_s": (0.1, math.inf),
+    "websocket.ping_timeout_s": (0.1, math.inf),
+    "webrtc.camera_fps": (0.1, 60),
+}
 
 
 class SettingsError(Exception):
@@ -226,6 +239,16 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         value = float(value)
     if type(value) is not kind:
         raise SettingsError(f"'{key}' must be a {kind.__name__}, not {value!r}")
-    if kind in (int, float) and value < 0:
-        raise SettingsError(f"'{key}' must not be negative, not {value!r}")
+    if kind in (int, float):
+        _check_number(key, value)
     return value
+
+
+def _check_number(key: str, value: float) -> None:
+    if key in _RANGES:
+        low, high = _RANGES[key]
+        if not low <= value <= high or not math.isfinite(value):
+            wanted = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise SettingsError(f"'{key}' must be {wanted}, not {value!r}")
+    elif not math.isfinite(value) or value < 0:
+        raise SettingsError(f"'{key}' must be a number that is not negative, not {value!r}")

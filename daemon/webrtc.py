@@ -257,6 +257,11 @@ class Call:
         message = event.to_json()
         if len(message) > self._settings.max_event_bytes:
             log.error("an event of type %s is too long for a data channel", event.type)
+            self._session.refuse(
+                f"An event of type '{event.type}' is too long for a data channel: it is left out.",
+                "event_too_long",
+                kind="server_error",
+            )
         elif not self._outbox.try_put(message):
             self._end(OVERLOADED, "The client does not read fast enough.")
 

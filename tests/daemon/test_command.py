@@ -168,8 +168,9 @@ def test_a_signal_ends_the_server_at_once(number: int, exit_code: int, tmp_path:
         assert process.stdout is not None
         assert re.fullmatch(r"Open http://127\.0\.0\.1:\d+/\n", process.stdout.readline())
         process.send_signal(number)
-        _, logged = process.communicate(timeout=10)
+        told, logged = process.communicate(timeout=10)
     finally:
         process.kill()
     assert process.returncode == exit_code, logged
+    assert "could not be loaded: the engine was stopped" not in told
     assert "Traceback" not in logged

@@ -65,6 +65,7 @@ async def test_keys_of_websockets() -> None:
         ({"Host": ""}, "host_not_allowed"),
         ({"Origin": "https://evil.com"}, "origin_not_allowed"),
         ({"Origin": "null"}, "origin_not_allowed"),
+        ({"Origin": "http://["}, "origin_not_allowed"),
         ({"Host": "evil.com", "Origin": "http://evil.com"}, "host_not_allowed"),
     ],
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import json
 import logging
+import re
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +21,7 @@ from aioice import Candidate, stun
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtpPacket
 from cryptography import x509
+from uvicorn.protocols.websockets import websockets_sansio_impl
 
 from daemon import ice, logs, rtp
 from daemon.images import data_uri_bytes, decode_image
@@ -254,6 +257,38 @@ def test_a_certificate_is_kept_until_it_no_longer_fits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_logs_carry_the_session(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = logged(form, monkeypatch, "begins n=%d", 3)
+    if form == "json":
+        assert json.loads(line)["session"] == "sess_1"
+        assert json.loads(line)["message"] == "begins n=3"
+    else:
+        assert "error daemon.x session=sess_1 begins n=3" in line
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_client_says_stays_on_its_line(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = logged(form, monkeypatch, "model=%s", "a\nerror forged\x1b[2J\u2028")
+    assert out.count("\n") == 1
+    assert "\x1b" not in out
+    if form == "text":
+        assert out.endswith("model=a\\nerror forged\\x1b[2J\\u2028\n")
+
+
+def test_a_refused_upgrade_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = inspect.getsource(websockets_sansio_impl)
+    (told,) = re.findall(r'self\.logger\.error\("(ASGI callable[^"]* handshake\.)"\)', source)
+    assert not logged("text", monkeypatch, told, name="uvicorn.error")
+    assert logged("text", monkeypatch, "another", name="uvicorn.error")
+
+
+def logged(
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
+    message: str,
+    *args: object,
+    name: str = "daemon.x",
+) -> str:
+    """What a record of session sess_1 looks like on standard error."""
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
     root = logging.getLogger()
@@ -261,14 +296,9 @@ def test_logs_carry_the_session(form: str, monkeypatch: pytest.MonkeyPatch) -> N
     token = logs.session_id.set("sess_1")
     try:
         logs.configure("info", form)
-        logging.getLogger("daemon.x").info("begins n=%d", 3)
+        logging.getLogger(name).error(message, *args)
     finally:
         logs.session_id.reset(token)
         root.handlers[:] = before
         root.setLevel(level)
-    line = out.getvalue()
-    if form == "json":
-        assert json.loads(line)["session"] == "sess_1"
-        assert json.loads(line)["message"] == "begins n=3"
-    else:
-        assert "info daemon.x session=sess_1 begins n=3" in line
+    return out.getvalue()

@@ -54,6 +54,18 @@ async def test_two_spoken_turns_are_heard() -> None:
         assert started[1]["audio_start_ms"] > started[0]["audio_start_ms"] + 1_000
 
 
+async def test_an_event_that_is_too_long_to_send_is_told() -> None:
+    async with serving(webrtc__max_event_bytes=2_000) as rig, calling(rig) as client:
+        content = [{"type": "input_text", "text": "x" * 3_000}]
+        item = {"type": "message", "role": "user", "content": content}
+        client.send(type="conversation.item.create", item=item)
+        await client.wait_for("error", 2)
+        told = [event["error"] for event in client.events if event["type"] == "error"]
+        for error, kind in zip(told, ("item.added", "item.done"), strict=True):
+            assert error["code"] == "event_too_long"
+            assert f"'conversation.{kind}'" in error["message"]
+
+
 @pytest.mark.usefixtures("_audible")
 async def test_speech_over_the_reply_silences_it() -> None:
     async with serving(Script(num_frames=100)) as rig, calling(rig) as client:
