@@ -12,8 +12,9 @@ from typing import Any, cast
 import aioice.ice
 import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.jitterbuffer import JitterBuffer
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtpPacket
 from av import AudioFrame
 from av.video.frame import VideoFrame
 
@@ -28,6 +29,25 @@ RATE_HZ = 48_000
 OPEN_TIMEOUT_S = 15.0
 VIDEO_CLOCK_HZ = 90_000
 _JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
+
+
+class _AtOnce(JitterBuffer):
+    """Hands every packet on as it arrives: the moment of arrival is what is measured.
+
+    aiortc's own holds back four packets (82 ms), and without any prefetch still one: it waits to
+    see the next timestamp. A late packet is dropped; the gap that it leaves is counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(capacity=16)
+        self._newest: int | None = None
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        ahead = 1 if self._newest is None else (packet.timestamp - self._newest) % 2**32
+        if not 0 < ahead < 2**31:
+            return False, None
+        self._newest = packet.timestamp
+        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)  # type: ignore[attr-defined]
 
 
 class _MicrophoneTrack(MediaStreamTrack):
@@ -137,10 +157,8 @@ class WebRtcPeer:
         if track.kind != "audio":
             return
         for receiver in (transceiver.receiver for transceiver in peer.getTransceivers()):
-            # aiortc holds back four packets (82 ms); here the moment of arrival is what is
-            # measured.
             if receiver.track is track and hasattr(receiver, _JITTER_BUFFER):
-                setattr(receiver, _JITTER_BUFFER, JitterBuffer(capacity=16, prefetch=0))
+                setattr(receiver, _JITTER_BUFFER, _AtOnce())
         task = asyncio.get_running_loop().create_task(_listen(track, listener), name="bench-rtp")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
