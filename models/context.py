@@ -10,6 +10,7 @@ a cut are placed again from the pieces they already have. What is encoded when i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -25,9 +26,10 @@ from models.qwen3_omni.mel import SILENCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A place in the log of appends; the counts speak of a last entry that is open speech."""
+    """A place in the log of appends; the counts speak of a last entry that is speech."""
 
     num_entries: int
+    is_open: bool = False
     num_samples: int = 0
     num_frames: int = 0
 
@@ -86,15 +88,19 @@ class Context:
 
     def set_mark(self, mark: int) -> None:
         """Remember the present end of the log of appends."""
-        speech = self.open_speech
+        last = self.entries[-1] if self.entries else None
+        speech = last if isinstance(last, SpeechEntry) else None
         self.marks[mark] = Mark(
             num_entries=len(self.entries),
+            is_open=self.open_speech is not None,
             num_samples=speech.num_samples if speech else 0,
             num_frames=len(speech.frames) if speech else 0,
         )
 
-    def rollback(self, mark: int, *, window_frames: int) -> None:
-        """Cut the appends back to a mark; `window_frames`: attention window of open speech."""
+    def rollback(self, mark: int, *, window_frames: Callable[[bool], int]) -> None:
+        """Cut the appends back to a mark; `window_frames`: attention window of open speech, with a
+        camera or without.
+        """
         place = self.marks.get(mark)
         if place is None or place.num_entries > len(self.entries):
             raise RequestError(f"mark {mark} is unknown or was itself cut off")
@@ -105,8 +111,8 @@ class Context:
             raise RequestError("a reply behind the mark is active: cancel it first")
         self._drop_entries(place.num_entries)
         last = self.entries[-1] if self.entries else None
-        if isinstance(last, SpeechEntry) and place.num_samples:
-            self._cut_speech(last, place, window_frames)
+        if isinstance(last, SpeechEntry) and place.is_open:
+            self._cut_speech(last, place, window_frames(last.has_camera))
         self.marks = {
             key: value for key, value in self.marks.items() if not _is_behind(value, place)
         }
@@ -134,6 +140,7 @@ class Context:
             key: replace(value, num_entries=value.num_entries + shift)
             for key, value in self.marks.items()
         }
+        self._num_placed = max(0, self._num_placed + shift)  # a reply may go on meanwhile
         self.request_replay(0)
 
     def keep_reply(self, entry: ReplyEntry, num_kept: int | None) -> None:
@@ -156,7 +163,7 @@ class Context:
         entry.pieces.clear()
         entry.is_complete = True
         if isinstance(entry, SpeechEntry):
-            entry.is_closed = True
+            entry.void()
         if was_placed:
             self.request_replay(self.entries.index(entry))
 
@@ -301,13 +308,13 @@ class Context:
         return next((e.placement for e in self.entries[index:] if e.placement is not None), None)
 
     def _num_unchanged(self, index: int, first: Placement) -> int:
-        """Leading tokens behind `first.start` that placing again will reproduce in a shortened
-        reply.
+        """Leading tokens behind `first.start` that placing again will reproduce: of a reply, what
+        was there and stays.
         """
-        entry = self.entries[index]
+        entry = self.entries[index] if index < len(self.entries) else None
         if not isinstance(entry, ReplyEntry) or entry.placement is not first:
             return 0
-        kept = entry.kept_pieces()
+        kept = entry.kept_pieces()[: first.num_pieces]
         return _close_length(first) + _tokens(kept) if kept else 0
 
     def _truncate(self, num_tokens: int) -> None:
@@ -338,7 +345,11 @@ def _same_message(old: Entry | None, new: MessageEntry | None) -> bool:
 
 
 def _is_behind(mark: Mark, place: Mark) -> bool:
-    return (mark.num_entries, mark.num_samples) > (place.num_entries, place.num_samples)
+    return _order(mark) > _order(place)
+
+
+def _order(mark: Mark) -> tuple[int, int, int, bool]:
+    return (mark.num_entries, mark.num_samples, mark.num_frames, not mark.is_open)
 
 
 def _close_length(where: Placement) -> int:

@@ -200,11 +200,12 @@ class MessageEncoder:
     def _encode_speech(self, context: Context, speech: SpeechEntry) -> None:
         if not speech.pieces:
             speech.pieces.append(speech.layout.text(self._chat.open_ids("user")))
-            self._open_media(speech)
             return
         if speech.mel is None:
             speech.mel = MelStream(self._log_mel, peak_floor=context.speech_floor)
         self._mark(speech)
+        if speech.num_windows == 1:
+            self._open_media(speech)
         frames = self.window_frames(speech.has_camera)
         if speech.num_final_windows(frames) >= speech.num_windows:
             self._encode_window(speech, frames)
@@ -216,6 +217,7 @@ class MessageEncoder:
         speech.marks.append(
             WindowMark(
                 num_pieces=len(speech.pieces),
+                num_frames=len(speech.frames),
                 layout=replace(speech.layout),
                 mel=speech.mel.copy_state(),
                 num_grids=speech.num_grids,
@@ -246,12 +248,13 @@ class MessageEncoder:
 
     def _open_media(self, speech: SpeechEntry) -> None:
         ids = self._ids
-        opening = [ids.vision_start_id] if speech.has_camera else []
+        speech.is_interleaved = bool(speech.frames)
+        opening = [ids.vision_start_id] if speech.is_interleaved else []
         speech.pieces.append(speech.layout.text([*opening, ids.audio_start_id]))
         speech.layout.begin_body()
 
     def _close_media(self, speech: SpeechEntry) -> None:
-        ending = [self._vision_end] if speech.has_camera else []
+        ending = [self._vision_end] if speech.is_interleaved else []
         speech.pieces.append(speech.layout.text([self._ids.audio_end_id, *ending]))
 
     def _place_sound(self, speech: SpeechEntry, embeds: Tensor, *, is_last: bool) -> None:
@@ -289,7 +292,7 @@ class MessageEncoder:
 
     def _new_grids(self, speech: SpeechEntry, num_audio: int, *, is_last: bool) -> list[Patches]:
         """Frames of the seconds that `num_audio` tokens have begun (at the end: of all seconds)."""
-        if not speech.frames:
+        if not speech.is_interleaved:
             return []
         total = int(speech.frames[-1][0] / SECONDS_PER_GRID) + 1
         begun = -(-num_audio // self._positions_per_grid)
@@ -298,11 +301,10 @@ class MessageEncoder:
 
     def _grid(self, speech: SpeechEntry, index: int) -> Patches:
         """The two frames of a second: the newest at its start and at its half; all of one size."""
-        if speech.grid_size is None:
-            speech.grid_size = speech.frames[0][1].shape[:2]
+        size = speech.frames[0][1].shape[:2]
         start = index * SECONDS_PER_GRID
         pair = tuple(_frame_at(speech.frames, start + slot) for slot in (0.0, FRAME_SLOT_S))
-        return patchify(pair, limits=self._frame_limits, size=speech.grid_size)
+        return patchify(pair, limits=self._frame_limits, size=size)
 
     # ------------------------------------------------------------------ encoders
     def _listen(self, mel: Tensor, num_samples: int, window_frames: int) -> Tensor:

@@ -8,6 +8,7 @@ sockets and no sessions' transport. Not thread safe: one thread owns it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -185,6 +186,8 @@ class Engine:
     def append_frame(self, context: int, rgb: Rgb, *, time_s: float) -> None:
         """A camera frame of the open speech; ignored where it was opened without a camera."""
         speech = self._speech(context)
+        if not math.isfinite(time_s):
+            raise RequestError(f"a frame's time must be a number of seconds, not {time_s}")
         if speech.has_camera:
             speech.frames.append((max(0.0, time_s), checked_rgb(rgb)))
 
@@ -198,10 +201,7 @@ class Engine:
 
     def rollback(self, context: int, mark: int) -> None:
         """Cut the log back to a mark."""
-        found = self._context(context)
-        speech = next((e for e in reversed(found.entries) if isinstance(e, SpeechEntry)), None)
-        frames = self._encoder.window_frames(speech.has_camera if speech else False)
-        found.rollback(mark, window_frames=frames)
+        self._context(context).rollback(mark, window_frames=self._encoder.window_frames)
 
     def rebuild(self, context: int, messages: tuple[Message, ...]) -> None:
         """Replace the log, what precedes it apart, by these messages."""
@@ -227,6 +227,8 @@ class Engine:
             raise RequestError("speech is still open: end it before a reply")
         if options.max_tokens is not None and options.max_tokens < 1:
             raise RequestError(f"max_tokens must be at least 1, not {options.max_tokens}")
+        if options.seed is not None and not 0 <= options.seed < 2**63:
+            raise RequestError(f"a seed lies between 0 and 2**63 - 1; {options.seed} does not")
         self._replies[response] = self._maker.begin(
             found, context, response, options, is_held=speculative
         )
@@ -244,8 +246,9 @@ class Engine:
         if reply is None or not (reply.is_active or reply.held is not None):
             return
         context = self._contexts[reply.context]
+        is_unheard = reply.wants_voice or reply.held is not None or not reply.text_ids
         self._maker.cancel(context, reply)
-        if reply.wants_voice:
+        if is_unheard:
             context.keep_reply(reply.entry, 0)
 
     def heard(self, response: int, num_samples: int) -> str:
@@ -256,7 +259,8 @@ class Engine:
         context = self._contexts[reply.context]
         self._maker.end(context, reply, "cancelled")
         kept = reply.tokens_heard(num_samples)
-        context.keep_reply(reply.entry, None if kept == len(reply.text_ids) else kept)
+        is_whole = 0 < kept == len(reply.text_ids)
+        context.keep_reply(reply.entry, None if is_whole else kept)
         return reply.text_of(kept)
 
     # ------------------------------------------------------------------ work

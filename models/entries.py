@@ -58,6 +58,7 @@ class WindowMark:
     """What is needed to take back an encoded window of open speech."""
 
     num_pieces: int
+    num_frames: int
     layout: Layout
     mel: MelState
     num_grids: int
@@ -68,20 +69,20 @@ class SpeechEntry(Entry):
     """A spoken message, open until `is_closed`; audio is encoded window by window as it comes.
 
     Attributes:
-        has_camera: sound and camera frames are interleaved (fixed at the start).
+        has_camera: camera frames may come (fixed at the start).
+        is_interleaved: some had come when the first window was encoded; else it is a plain clip.
         mel: the log-mel stream of the windows encoded so far; None before the first.
         marks: one before each encoded window, the first one before window 0.
         num_grids: camera grids encoded so far.
-        grid_size: (height, width) in pixels that all frames are brought to.
     """
 
     has_camera: bool
+    is_interleaved: bool = False
     frames: list[tuple[float, Rgb]] = field(default_factory=list)
     is_closed: bool = False
     mel: MelStream | None = None
     marks: list[WindowMark] = field(default_factory=list)
     num_grids: int = 0
-    grid_size: tuple[int, int] | None = None
     _buffer: Pcm = field(default_factory=lambda: np.zeros(16_000, np.float32))
     num_samples: int = 0
 
@@ -111,10 +112,14 @@ class SpeechEntry(Entry):
         self.num_samples = stop
 
     def cut(self, num_samples: int, num_frames: int, num_windows: int) -> None:
-        """Take back what came after these counts and reopen; the caller says which windows stay."""
+        """Take back what came after these counts and reopen.
+
+        At most `num_windows` windows stay: those that were encoded without a later frame.
+        """
         self.num_samples = num_samples
         del self.frames[num_frames:]
         self.is_closed = self.is_complete = False
+        num_windows = sum(mark.num_frames <= num_frames for mark in self.marks[:num_windows])
         if num_windows < len(self.marks):
             mark = self.marks[num_windows]
             del self.marks[num_windows:]
@@ -122,6 +127,13 @@ class SpeechEntry(Entry):
             self.layout, self.num_grids = replace(mark.layout), mark.num_grids
             if self.mel is not None:
                 self.mel.restore(mark.mel)
+
+    def void(self) -> None:
+        """Count as nothing: it could not be encoded or placed."""
+        self.layout = Layout(in_talker=True)
+        self.mel, self.num_grids = None, 0
+        self.marks.clear()
+        self.is_closed = True
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -21,14 +21,24 @@ def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
     last one.
 
     Raises:
-        ResourceError: a cache is full; caches are as they were.
+        ResourceError: a cache is full. Whatever fails, caches are as they were.
     """
+    cache = context.thinker_cache
+    length = cache.length
+    try:
+        context.last_hidden = _feed(model, context, max_tokens)
+    except BaseException:
+        cache.truncate(length)  # the talker's comes last: in step again
+        raise
+
+
+def _feed(model: Qwen3Omni, context: Context, max_tokens: int) -> Tensor:
+    """Both caches one batch further; returns the last token's hidden state."""
     cache = context.thinker_cache
     device = model.thinker.lm_head.weight.device
     batch = context.log.batch(cache.length, max_tokens, device)
     embeds = _embeds(model, batch)
     output = model.thinker(embeds, batch.positions, cache, deepstack=_deepstack(batch))
-    context.last_hidden = output.hidden[-1]
     talker = model.talker
     if talker is not None and context.talker_cache is not None and len(batch.talker_rows):
         rows = batch.talker_rows
@@ -38,6 +48,8 @@ def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
             captured = output.captured[rows[is_media]]
             inputs[is_media] = talker.project_hidden(captured)
         talker(inputs, batch.talker_positions, context.talker_cache)
+    last: Tensor = output.hidden[-1]
+    return last
 
 
 def _embeds(model: Qwen3Omni, batch: PrefillBatch) -> Tensor:

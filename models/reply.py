@@ -135,7 +135,8 @@ class Reply:
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to make."""
-        return self.is_text_done and (self.is_voice_done or not self.wants_voice)
+        is_silent = not self.wants_voice or not self.spoken_ids
+        return self.is_text_done and (self.is_voice_done or is_silent)
 
     # ------------------------------------------------------------------ what was heard
     def spoken_chars(self, num_frames: int) -> int:

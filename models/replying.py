@@ -65,17 +65,18 @@ class ReplyMaker:
     def begin(
         self, context: Context, key: int, response: int, options: ReplyOptions, *, is_held: bool
     ) -> Reply:
-        """Place an empty assistant turn behind all appends and start a reply in it."""
+        """Place an empty assistant turn behind all appends and start a reply in it.
+
+        Raises:
+            RequestError: an option is out of its range; nothing was changed.
+        """
         layout = Layout(in_talker=False)
         entry = ReplyEntry(
             layout=layout,
             pieces=[layout.text(self._chat.assistant_header_ids())],
             response=response,
         )
-        context.append(entry)
-        context.active_reply = entry
-        settings = self._generation
-        limit = settings.thinker.max_new_tokens
+        limit = self._generation.thinker.max_new_tokens
         reply = Reply(
             id=response,
             context=key,
@@ -90,6 +91,8 @@ class ReplyMaker:
             held=[] if is_held else None,
         )
         reply.usage = Usage(cached_tokens=context.thinker_cache.length)
+        context.append(entry)
+        context.active_reply = entry
         return reply
 
     def end(
@@ -102,12 +105,12 @@ class ReplyMaker:
             reply.end_text(was_cut=False)
         if reply.voice is not None:
             reply.voice.close()
+            reply.voice = None  # its vocoder's state is large
             if status == "completed":
                 self._pace.learn(len(reply.frame_ends), len(reply.text))
         reply.status = status
         reply.entry.is_complete = True
         context.active_reply = None
-        context.place()
         usage = replace(
             reply.usage,
             output_text_tokens=len(reply.text_ids),
