@@ -24,9 +24,8 @@ from daemon.protocol_session import (
     OutputPatch,
     Prompt,
     SessionPatch,
-    ToolChoice,
-    Tools,
 )
+from daemon.protocol_tools import ToolChoice, Tools
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 

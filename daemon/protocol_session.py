@@ -14,24 +14,13 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_value
+from daemon.protocol_tools import ToolChoice, Tools
 
 PCM_RATE_HZ = 24_000
 MAX_OUTPUT_TOKENS = 4096
 
 
 # ------------------------------------------------------------------------------- single values
-def _check_tools(value: Any) -> Any:
-    if value:
-        raise not_supported("Tools are")
-    return value
-
-
-def _check_tool_choice(value: Any) -> Any:
-    if value not in ("auto", "none"):
-        raise not_supported("A tool choice other than 'auto' and 'none' is")
-    return value
-
-
 def _check_off(what: str) -> Any:
     def check(value: Any) -> Any:
         if value:
@@ -84,8 +73,6 @@ def _check_speed(value: Any) -> Any:
 
 Modalities = Annotated[list[str], BeforeValidator(_check_modalities)]
 MaxTokens = Annotated[int | str | None, BeforeValidator(_check_tokens)]
-Tools = Annotated[list[Any] | None, BeforeValidator(_check_tools)]
-ToolChoice = Annotated[str, BeforeValidator(_check_tool_choice)]
 Truncation = Annotated[str, BeforeValidator(_check_truncation)]
 Voice = Annotated[str, BeforeValidator(_check_voice)]
 Speed = Annotated[float, BeforeValidator(_check_speed)]
@@ -289,7 +276,7 @@ class SessionView(ServerModel):
     output_modalities: list[str]
     instructions: str
     tools: list[Any]
-    tool_choice: str
+    tool_choice: Any
     max_output_tokens: int | str
     tracing: Any
     truncation: str

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from daemon import protocol as wire
+from daemon.asked import max_tokens, options_of
 from daemon.images import decode_base64, decode_image
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError, ServerEvent
@@ -26,7 +27,6 @@ from pipeline import events
 from pipeline.conversation import Conversation
 from pipeline.errors import BadInputError
 from pipeline.events import Emit, SessionEvent
-from pipeline.messages import ResponseOptions
 from pipeline.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
@@ -211,16 +211,10 @@ class RealtimeSession:
 
     def _respond(self, asked: wire.ResponseParams) -> None:
         self._check_same(asked)
-        session = self.session
-        output = (asked.output_modalities or [session.output])[0]
-        max_tokens = session.max_output_tokens
-        if asked.max_output_tokens is not None:
-            max_tokens = None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
+        options = options_of(asked, self.session, self.conversation.default_options())
         self._asked = asked
         try:
-            response_id = self.conversation.respond(
-                ResponseOptions(audio=output == "audio", max_tokens=max_tokens)
-            )
+            response_id = self.conversation.respond(options)
             if self._asked is not None:
                 # the reply begins later than this call
                 self._asked_by_id[response_id] = asked
@@ -228,9 +222,14 @@ class RealtimeSession:
             self._asked = None
 
     def _check_same(self, asked: wire.ResponseParams) -> None:
-        """One response can not have a voice or instructions of its own yet; naming the session's is
-        fine.
+        """One response can not have a voice, instructions or tools of its own yet; naming the
+        session's is fine.
         """
+        if asked.tools is not None and tuple(asked.tools) != self.session.tools:
+            raise ProtocolError(
+                "Tools of its own for one response are not supported here yet.",
+                param="response.tools",
+            )
         if asked.instructions is not None and asked.instructions != self.session.instructions:
             raise ProtocolError(
                 "Instructions of its own for one response are not supported here yet.",
@@ -285,7 +284,7 @@ class RealtimeSession:
                     reply.part_opened()
             case events.ItemDone(item=item, previous_item_id=previous):
                 # of a reply's item the reply itself tells the end, at its place in the order
-                if reply is None or reply.item_id != item.id:
+                if reply is None or not reply.owns(item.id):
                     self._send(ev.ItemDone(item=view_of(item), previous_item_id=previous))
             case events.ItemDeleted(item_id=item_id):
                 self._send(ev.ItemDeleted(item_id=item_id))
@@ -298,6 +297,8 @@ class RealtimeSession:
         | events.ResponseItemStarted
         | events.ResponseText
         | events.ResponseAudio
+        | events.ResponseCallDelta
+        | events.ResponseCallFinished
         | events.ResponseFinished,
     ) -> None:
         if isinstance(event, events.ResponseStarted):
@@ -314,6 +315,10 @@ class RealtimeSession:
                 reply.text(event.text)
             case events.ResponseAudio():
                 reply.audio(event.pcm)
+            case events.ResponseCallDelta():
+                reply.call_arguments(event.item_id, event.arguments)
+            case events.ResponseCallFinished():
+                reply.call_finished(event)
             case events.ResponseFinished():
                 self._metrics.responses.labels(event.status).inc()
                 log.info("response id=%s status=%s", event.response_id, event.status)
@@ -325,13 +330,10 @@ class RealtimeSession:
     def _begin_reply(self, event: events.ResponseStarted) -> ReplyWriter:
         asked = self._asked_by_id.pop(event.response_id, None) or self._asked
         self._asked = None
-        limit = self.session.max_output_tokens
-        if asked is not None and asked.max_output_tokens is not None:
-            limit = None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
         terms = ReplyTerms(
             conversation_id=self.session.id.replace("sess_", "conv_", 1),
             voice=self.session.voice,
-            max_output_tokens=limit,
+            max_output_tokens=max_tokens(asked, self.session),
             metadata=asked.metadata if asked else None,
         )
         return ReplyWriter(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, cast
 
 from daemon.protocol import (
     AudioView,
@@ -22,7 +22,9 @@ from daemon.protocol import (
     TurnDetectionView,
 )
 from daemon.protocol_session import InputPatch, OutputPatch
+from daemon.protocol_tools import ForcedTool, FunctionTool
 from daemon.settings import Settings, TurnDetectionSettings
+from pipeline.messages import ToolChoice as EngineToolChoice
 from pipeline.session_config import SessionConfig, TurnDetection
 
 DEFAULT_VOICE = "default"
@@ -69,7 +71,8 @@ class WireSession:
     engine_voice: str | None
     output: Literal["audio", "text"]
     max_output_tokens: int | None
-    tool_choice: str
+    tools: tuple[FunctionTool, ...]
+    tool_choice: str | ForcedTool
     tracing: Any
     turn_detection: TurnDetection | None
     default_turn_detection: TurnDetection
@@ -97,6 +100,7 @@ class WireSession:
             engine_voice=voices.resolve(settings.session.voice),
             output="audio",
             max_output_tokens=None,
+            tools=(),
             tool_choice="auto",
             tracing=None,
             turn_detection=turn_detection,
@@ -128,14 +132,20 @@ class WireSession:
             changes["output"] = patch.output_modalities[0]
         if "max_output_tokens" in patch.model_fields_set:
             changes["max_output_tokens"] = _tokens(patch.max_output_tokens)
-        if patch.tool_choice is not None:
-            changes["tool_choice"] = patch.tool_choice
+        changes |= self._tool_changes(patch)
         if "tracing" in patch.model_fields_set:
             changes["tracing"] = patch.tracing
         if patch.audio is not None:
             changes |= self._input_changes(patch.audio.input)
             changes |= self._output_changes(patch.audio.output, voices, has_spoken)
         return replace(self, **changes)
+
+    def _tool_changes(self, patch: SessionPatch) -> dict[str, Any]:
+        tools = self.tools if patch.tools is None else tuple(patch.tools)
+        choice = self.tool_choice if patch.tool_choice is None else patch.tool_choice
+        if isinstance(choice, ForcedTool) and patch.tool_choice is not None:
+            check_forced(choice, tools, param="session.tool_choice")
+        return {"tools": tools, "tool_choice": choice}
 
     def _input_changes(self, patch: InputPatch | None) -> dict[str, Any]:
         if patch is None or "turn_detection" not in patch.model_fields_set:
@@ -161,6 +171,7 @@ class WireSession:
     def view(self) -> SessionView:
         """The full effective configuration."""
         shown = _view_of_detection(self.turn_detection)
+        choice = self.tool_choice
         audio = AudioView(
             input=InputView(
                 format=PcmFormat(), transcription=None, noise_reduction=None, turn_detection=shown
@@ -172,8 +183,8 @@ class WireSession:
             model=self.model,
             output_modalities=[self.output],
             instructions=self.instructions,
-            tools=[],
-            tool_choice=self.tool_choice,
+            tools=[tool.shown() for tool in self.tools],
+            tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
             max_output_tokens=self.max_output_tokens or "inf",
             tracing=self.tracing,
             truncation="auto",
@@ -192,7 +203,34 @@ class WireSession:
             output=self.output,
             max_output_tokens=self.max_output_tokens,
             turn_detection=self.turn_detection,
+            tools=tuple(tool.for_template() for tool in self.tools),
+            **tool_choice(self.tool_choice),
         )
+
+
+class ToolChoiceTerms(TypedDict):
+    """A tool choice as the pipeline wants it."""
+
+    tool_choice: EngineToolChoice
+    forced_tool: str | None
+
+
+def tool_choice(choice: str | ForcedTool) -> ToolChoiceTerms:
+    """A tool choice of the wire as the pipeline wants it."""
+    if isinstance(choice, ForcedTool):
+        return {"tool_choice": "required", "forced_tool": choice.name}
+    assert choice in ("auto", "none", "required"), choice
+    return {"tool_choice": cast(EngineToolChoice, choice), "forced_tool": None}
+
+
+def check_forced(choice: ForcedTool, tools: Sequence[FunctionTool], *, param: str) -> None:
+    """Whether the function that must be called exists.
+
+    Raises:
+        ProtocolError: it does not.
+    """
+    if choice.name not in {tool.name for tool in tools}:
+        raise ProtocolError(f"There is no tool '{choice.name[:80]}'.", param=param)
 
 
 def _view_of_detection(detection: TurnDetection | None) -> TurnDetectionView | None:

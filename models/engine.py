@@ -156,7 +156,7 @@ class Engine:
     def open(
         self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
     ) -> None:
-        """Start a token log. `tools`: functions that a reply may call, as the template shows them."""
+        """Start a token log; `tools` are shown to the model as its template has them."""
         if context in self._contexts:
             raise RequestError(f"context {context} exists")
         talker = self._config.talker

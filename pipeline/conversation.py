@@ -216,8 +216,10 @@ class Conversation:
 
         Raises:
             BadInputError: an unknown predecessor, or a duplicate id (code
-                item_create_duplicate_item_id).
+                item_create_duplicate_item_id), or an answer to a call that nobody made.
         """
+        if item.output is not None:
+            self._log.history.check_call(item.output.call_id)
         is_typed = item.role == "user" and all(isinstance(c, TextContent) for c in item.content)
         still = self._camera.newest if is_typed else None
         previous_id = self._log.insert(item, after_id=previous_item_id, still=still)
@@ -273,12 +275,20 @@ class Conversation:
 
     def _start_reply(self, options: ResponseOptions | None, turn_end: TurnEnd | None) -> str:
         if options is None:
-            options = ResponseOptions(
-                audio=self._config.output == "audio", max_tokens=self._config.max_output_tokens
-            )
+            options = self.default_options()
         reply = self._replies.start(options, turn_end)
         self._note_state()
         return reply.id
+
+    def default_options(self) -> ResponseOptions:
+        """How a reply is made that nobody asks to be made otherwise."""
+        config = self._config
+        return ResponseOptions(
+            audio=config.output == "audio",
+            max_tokens=config.max_output_tokens,
+            tool_choice=config.tool_choice if config.tools else "none",
+            forced_tool=config.forced_tool if config.tools else None,
+        )
 
     def _reply_settled(self) -> None:
         """A turn that ended during the reply gets its own now."""

@@ -92,8 +92,8 @@ class ResponseStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseItemStarted:
-    """The reply's item exists (follows `ResponseStarted` at its first output; its `ItemAdded` comes
-    right after).
+    """An item of the reply exists: what it says or writes, or a tool call. Its `ItemAdded` comes
+    right after.
     """
 
     response_id: str
@@ -119,9 +119,27 @@ class ResponseAudio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseCallDelta:
+    """More of the arguments of a tool call that the reply makes."""
+
+    response_id: str
+    item_id: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseCallFinished:
+    """A tool call is final: whole, or broken off (its item is then incomplete)."""
+
+    response_id: str
+    item: Item
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseFinished:
-    """The reply is over, exactly once for each `ResponseStarted`; `item` is None if it never had
-    output.
+    """The reply is over, exactly once for each `ResponseStarted`; `item` is what it said or wrote,
+    None if that was nothing. Its tool calls have been told before.
     """
 
     response_id: str
@@ -199,6 +217,8 @@ SessionEvent = (
     | ResponseItemStarted
     | ResponseText
     | ResponseAudio
+    | ResponseCallDelta
+    | ResponseCallFinished
     | ResponseFinished
     | OutputStarted
     | OutputStopped

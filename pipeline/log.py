@@ -53,7 +53,9 @@ class ConversationLog:
         """
         await self._engine.ready()
         context = self._engine.open(
-            instructions=self._config.instructions, voice=self._config.voice
+            instructions=self._config.instructions,
+            voice=self._config.voice,
+            tools=self._config.tools,
         )
         if not context.is_alive:
             raise EngineLostError("the engine died while a conversation was being opened")
@@ -73,11 +75,17 @@ class ConversationLog:
             context.close()
 
     def configure(self, config: SessionConfig) -> None:
-        """Take other instructions or another voice."""
+        """Take other instructions, another voice, other tools."""
         old, self._config = self._config, config
-        is_same = (old.instructions, old.voice) == (config.instructions, config.voice)
+        is_same = (old.instructions, old.voice, old.tools) == (
+            config.instructions,
+            config.voice,
+            config.tools,
+        )
         if not is_same and (context := self._living()) is not None:
-            context.configure(instructions=config.instructions, voice=config.voice)
+            context.configure(
+                instructions=config.instructions, voice=config.voice, tools=config.tools
+            )
 
     @property
     def is_open(self) -> bool:

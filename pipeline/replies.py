@@ -24,10 +24,12 @@ from pipeline.messages import (
     ResponseStatus,
     Stages,
     TextDelta,
+    ToolCallDelta,
     Usage,
 )
 from pipeline.playout import Playout
 from pipeline.reply import SAMPLES_PER_MS, Reply, TurnEnd
+from pipeline.reply_calls import ReplyCalls
 
 
 class Replies:
@@ -59,6 +61,7 @@ class Replies:
         self._spawn = spawn
         self._on_settled = on_settled
         self._on_change = on_change
+        self._calls = ReplyCalls(log, emit=emit)
         self._heard = Heard(log, emit=emit, spawn=spawn)
         self._by_item: dict[str, Reply] = {}
         self._unplayed: dict[str, Reply] = {}  # of a paced output: by response id, in order
@@ -149,7 +152,10 @@ class Replies:
         self._emit_metrics(reply, Stages() if ended is None else ended.stages)
         self._on_change()
 
-    async def _take(self, reply: Reply, event: TextDelta | AudioDelta) -> None:
+    async def _take(self, reply: Reply, event: TextDelta | AudioDelta | ToolCallDelta) -> None:
+        if isinstance(event, ToolCallDelta):
+            self._calls.take(reply, event)
+            return
         item_id = self._item(reply).id
         if isinstance(event, TextDelta):
             reply.add_text(event.text)
@@ -207,6 +213,7 @@ class Replies:
             self.active = None
         if self._playout is not None:
             self._playout.finish(reply.id)
+        self._calls.close(reply)
         previous_id = self._finish_item(reply, status, num_heard)
         self._emit(
             events.ResponseFinished(
@@ -227,11 +234,12 @@ class Replies:
     ) -> str | None:
         """Give the item its final form, announce it; returns its predecessor's id."""
         item = reply.item
-        if item is None:
-            return None
-        item.status = "completed" if status == "completed" else "incomplete"
+        if item is not None:
+            item.status = "completed" if status == "completed" else "incomplete"
         if status in ("cancelled", "failed"):
             self._heard.remember(reply, reply.num_samples if num_heard is None else num_heard)
+        if item is None:
+            return None
         previous_id = self._log.history.previous_id(item.id)
         self._emit(events.ItemDone(item=item, previous_item_id=previous_id))
         return previous_id

@@ -30,7 +30,8 @@ class TurnEnd:
 class Reply:
     """A reply under way or done.
 
-    `anchor_id` is the item that it follows (the last one when an engine took it on); `alignment`
+    `anchor_id` is the item that it follows (the last one when an engine took it on); `item` is what
+    it says or writes, `calls` its tool calls by their numbers; `alignment`
     holds (samples so far, characters spoken by then) for each codec frame; `max_heard_samples` is
     set once a paced output was cut: no more than that can have been heard; `told` is what an engine
     was told last of what was heard: (generation of the log, samples).
@@ -41,6 +42,7 @@ class Reply:
     turn_end: TurnEnd | None
     anchor_id: str | None = None
     item: Item | None = None
+    calls: dict[int, Item] = field(default_factory=dict)
     response: Response | None = None
     generation: int = 0
     text: str = ""
@@ -57,6 +59,13 @@ class Reply:
     def num_samples(self) -> int:
         """Length of the speech so far, at 24 kHz."""
         return self.alignment[-1][0] if self.alignment else 0
+
+    @property
+    def last_item_id(self) -> str | None:
+        """The item behind which its next one stands."""
+        if self.calls:
+            return next(reversed(self.calls.values())).id
+        return self.item.id if self.item is not None else self.anchor_id
 
     @property
     def voice(self) -> VoiceContent | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}
 def read(text: str, cuts: list[int] = []) -> tuple[str | None, str, str]:  # noqa: B006
     """Name, the pieces joined, and the reader's own whole."""
     reader, edges = ToolCallReader(), sorted({0, len(text), *(c % (len(text) + 1) for c in cuts)})
-    pieces = [reader.push(text[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [reader.push(text[a:b]) for a, b in pairwise(edges)]
     pieces.append(reader.end())
     return reader.name, "".join(p.arguments for p in pieces if p), reader.arguments
 
