@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from daemon import protocol as wire
-from daemon.asked import max_tokens, options_of
+from daemon.asked import config_of, items_of, max_tokens, options_of, voice_of
 from daemon.images import decode_base64, decode_image
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError, ServerEvent
@@ -74,7 +74,7 @@ class RealtimeSession:
         self._max_event_bytes = max_event_bytes
         self._half_sample = b""
         self._has_pushed_frames = False
-        self._reply: ReplyWriter | None = None
+        self._replies: dict[str, ReplyWriter] = {}
         self._asked: wire.ResponseParams | None = None
         self._asked_by_id: dict[str, wire.ResponseParams] = {}
         self.conversation = open_conversation(session.config(), self._on_event)
@@ -141,7 +141,7 @@ class RealtimeSession:
             case wire.ItemDelete():
                 conversation.delete_item(event.item_id)
             case wire.ResponseCreate():
-                self._respond(event.response or wire.ResponseParams())
+                await self._respond(event.response or wire.ResponseParams())
             case wire.ResponseCancel():
                 conversation.cancel_response(event.response_id)
             case wire.OutputAudioClear():
@@ -209,39 +209,24 @@ class RealtimeSession:
             retrieved = ev.ItemRetrieved(item=view_of(item))
         self._send(retrieved)
 
-    def _respond(self, asked: wire.ResponseParams) -> None:
-        self._check_same(asked)
-        options = options_of(asked, self.session, self.conversation.default_options())
+    async def _respond(self, asked: wire.ResponseParams) -> None:
+        conversation, session = self.conversation, self.session
+        # nobody hears a response beside the conversation, unless the client plays it
+        output = "text" if asked.is_aside and self._is_paced else None
+        options = options_of(asked, session, conversation.default_options(), default_output=output)
+        config = config_of(asked, session, self._voices)
+        items = await items_of(asked, conversation, self._limits)
         self._asked = asked
         try:
-            response_id = self.conversation.respond(options)
+            if asked.is_aside:
+                conversation.respond_aside(options, config=config or session.config(), items=items)
+                return
+            response_id = conversation.respond(options, config=config)
             if self._asked is not None:
                 # the reply begins later than this call
                 self._asked_by_id[response_id] = asked
         finally:
             self._asked = None
-
-    def _check_same(self, asked: wire.ResponseParams) -> None:
-        """One response can not have a voice, instructions or tools of its own yet; naming the
-        session's is fine.
-        """
-        if asked.tools is not None and tuple(asked.tools) != self.session.tools:
-            raise ProtocolError(
-                "Tools of its own for one response are not supported here yet.",
-                param="response.tools",
-            )
-        if asked.instructions is not None and asked.instructions != self.session.instructions:
-            raise ProtocolError(
-                "Instructions of its own for one response are not supported here yet.",
-                param="response.instructions",
-            )
-        output = asked.audio.output if asked.audio else None
-        voice = output.voice if output else None
-        if voice is not None and self._voices.resolve(voice) != self.session.engine_voice:
-            raise ProtocolError(
-                "A voice of its own for one response is not supported here yet.",
-                param="response.audio.output.voice",
-            )
 
     # ------------------------------------------------------------------ from the conversation
     def _on_event(self, event: SessionEvent) -> None:
@@ -276,15 +261,15 @@ class RealtimeSession:
                 self._on_reply(event)
 
     def _on_item(self, event: events.ItemAdded | events.ItemDone | events.ItemDeleted) -> None:
-        reply = self._reply
         match event:
             case events.ItemAdded(item=item, previous_item_id=previous):
                 self._send(ev.ItemAdded(item=view_of(item), previous_item_id=previous))
-                if reply is not None and reply.item_id == item.id:
-                    reply.part_opened()
+                for reply in self._replies.values():
+                    if reply.item_id == item.id:
+                        reply.part_opened()
             case events.ItemDone(item=item, previous_item_id=previous):
                 # of a reply's item the reply itself tells the end, at its place in the order
-                if reply is None or not reply.owns(item.id):
+                if not any(reply.owns(item.id) for reply in self._replies.values()):
                     self._send(ev.ItemDone(item=view_of(item), previous_item_id=previous))
             case events.ItemDeleted(item_id=item_id):
                 self._send(ev.ItemDeleted(item_id=item_id))
@@ -302,11 +287,12 @@ class RealtimeSession:
         | events.ResponseFinished,
     ) -> None:
         if isinstance(event, events.ResponseStarted):
-            self._reply = self._begin_reply(event)
-            self._reply.created()
+            writer = self._begin_reply(event)
+            self._replies[event.response_id] = writer
+            writer.created()
             return
-        reply = self._reply
-        if reply is None or reply.response_id != event.response_id:
+        reply = self._replies.get(event.response_id)
+        if reply is None:
             return
         match event:
             case events.ResponseItemStarted():
@@ -323,7 +309,7 @@ class RealtimeSession:
                 self._metrics.responses.labels(event.status).inc()
                 log.info("response id=%s status=%s", event.response_id, event.status)
                 reply.finished(event)
-                self._reply = None
+                del self._replies[event.response_id]
             case _:
                 assert_never(event)
 
@@ -331,15 +317,17 @@ class RealtimeSession:
         asked = self._asked_by_id.pop(event.response_id, None) or self._asked
         self._asked = None
         terms = ReplyTerms(
-            conversation_id=self.session.id.replace("sess_", "conv_", 1),
-            voice=self.session.voice,
+            conversation_id=None
+            if event.is_aside
+            else self.session.id.replace("sess_", "conv_", 1),
+            voice=voice_of(asked) or self.session.voice,
             max_output_tokens=max_tokens(asked, self.session),
             metadata=asked.metadata if asked else None,
         )
         return ReplyWriter(
             event.response_id,
             has_audio=event.has_audio,
-            sends_audio=not self._is_paced,
+            sends_audio=event.is_aside or not self._is_paced,
             terms=terms,
             send=self._send,
         )

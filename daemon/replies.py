@@ -27,9 +27,11 @@ UNMETERED = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyTerms:
-    """What a response shows of itself besides its content."""
+    """What a response shows of itself besides its content; `conversation_id` None: it is beside
+    the conversation, which does not hold its items.
+    """
 
-    conversation_id: str
+    conversation_id: str | None
     voice: str
     max_output_tokens: int | None
     metadata: dict[str, str] | None
@@ -159,7 +161,8 @@ class ReplyWriter:
     def _close_item(self, index: int, item: ItemView, previous_item_id: str | None) -> None:
         self._output[index] = item
         self._send(ev.OutputItemDone(response_id=self.response_id, output_index=index, item=item))
-        self._send(ev.ItemDone(previous_item_id=previous_item_id, item=item))
+        if self._terms.conversation_id is not None:
+            self._send(ev.ItemDone(previous_item_id=previous_item_id, item=item))
 
     def _place(self) -> _Place:
         assert self.item_id is not None, self.response_id

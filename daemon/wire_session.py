@@ -39,7 +39,7 @@ class Voices:
     aliases: Mapping[str, str]
     available: Sequence[str]
 
-    def resolve(self, name: str) -> str | None:
+    def resolve(self, name: str, *, param: str = "session.audio.output.voice") -> str | None:
         """The checkpoint's voice for a name.
 
         Raises:
@@ -54,7 +54,7 @@ class Voices:
         known = ", ".join([*self.available, DEFAULT_VOICE])
         raise ProtocolError(
             f"Voice '{name[:80]}' is not known. There are: {known}.",
-            param="session.audio.output.voice",
+            param=param,
         )
 
 

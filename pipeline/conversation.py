@@ -14,7 +14,7 @@ waiting; speech and media as `speech` and `history` say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Literal
 
 from pipeline import events
@@ -23,6 +23,7 @@ from pipeline.clock import Clock
 from pipeline.engine_port import Engine
 from pipeline.errors import EngineLostError
 from pipeline.events import Emit
+from pipeline.history import joined, to_message
 from pipeline.items import Item, TextContent
 from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
@@ -30,6 +31,7 @@ from pipeline.playout import Playout
 from pipeline.replies import Replies
 from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig
+from pipeline.side_replies import SideReplies
 from pipeline.turns import EchoGuard
 from pipeline.user_turns import UserTurns
 from pipeline.vad import Vad
@@ -83,6 +85,7 @@ class Conversation:
             on_settled=self._reply_settled,
             on_change=self._note_state,
         )
+        self._aside = SideReplies(engine, emit=emit, spawn=self._spawn)
         self._turns = UserTurns(
             self._log,
             settings=config.turn_detection,
@@ -136,6 +139,7 @@ class Conversation:
 
     def _end(self) -> None:
         self._replies.close()
+        self._aside.close()
         self._log.close()
         self._closed.set()
 
@@ -253,17 +257,45 @@ class Conversation:
         self._note_state()
 
     # ------------------------------------------------------------------ replies
-    def respond(self, options: ResponseOptions | None = None) -> str:
+    def respond(
+        self, options: ResponseOptions | None = None, *, config: SessionConfig | None = None
+    ) -> str:
         """Start a reply by hand; returns its id. None: as the session is configured.
+
+        `config`: instructions, voice and tools for this reply alone.
 
         Raises BadInputError, code conversation_already_has_active_response.
         """
-        reply_id = self._start_reply(options, self._manual_turn)
+        reply_id = self._start_reply(options, self._manual_turn, config)
         self._manual_turn = None
         return reply_id
 
+    def respond_aside(
+        self,
+        options: ResponseOptions,
+        *,
+        config: SessionConfig,
+        items: Sequence[Item] | None = None,
+    ) -> str:
+        """Start a reply that the conversation will not know of; returns its id.
+
+        `items` are what it answers; None: the conversation as it is now.
+
+        Raises BadInputError: too many are being made already.
+        """
+        if items is None:
+            messages = self._log.history.messages()
+        else:
+            messages = joined(message for each in items if (message := to_message(each)))
+        return self._aside.start(options, config, messages)
+
     def cancel_response(self, response_id: str | None = None) -> None:
-        """Stop the active reply. Raises BadInputError, code response_cancel_not_active."""
+        """Stop the active reply, or one beside the conversation.
+
+        Raises BadInputError, code response_cancel_not_active.
+        """
+        if self._aside.cancel(response_id):
+            return
         self._waiting_turn = None
         self._replies.cancel(response_id)
         self._note_state()
@@ -273,10 +305,15 @@ class Conversation:
         self._replies.clear_output()
         self._note_state()
 
-    def _start_reply(self, options: ResponseOptions | None, turn_end: TurnEnd | None) -> str:
+    def _start_reply(
+        self,
+        options: ResponseOptions | None,
+        turn_end: TurnEnd | None,
+        config: SessionConfig | None = None,
+    ) -> str:
         if options is None:
             options = self.default_options()
-        reply = self._replies.start(options, turn_end)
+        reply = self._replies.start(options, turn_end, config)
         self._note_state()
         return reply.id
 

@@ -84,10 +84,13 @@ class ItemTruncated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseStarted:
-    """A reply was begun. `has_audio` is False for a text reply."""
+    """A reply was begun. `has_audio` is False for a text reply; `is_aside`: it is none of the
+    conversation, which will not hold its items.
+    """
 
     response_id: str
     has_audio: bool
+    is_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

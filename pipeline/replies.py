@@ -30,6 +30,7 @@ from pipeline.messages import (
 from pipeline.playout import Playout
 from pipeline.reply import SAMPLES_PER_MS, Reply, TurnEnd
 from pipeline.reply_calls import ReplyCalls
+from pipeline.session_config import SessionConfig
 
 
 class Replies:
@@ -89,8 +90,15 @@ class Replies:
         return self._playout is None or not self.active.options.audio
 
     # ------------------------------------------------------------------ one reply's life
-    def start(self, options: ResponseOptions, turn_end: TurnEnd | None) -> Reply:
+    def start(
+        self,
+        options: ResponseOptions,
+        turn_end: TurnEnd | None,
+        config: SessionConfig | None = None,
+    ) -> Reply:
         """Begin a reply; without a living engine it waits for `launch`.
+
+        `config`: instructions, voice and tools for this reply alone.
 
         Raises:
             BadInputError: one is being made already.
@@ -105,6 +113,7 @@ class Replies:
             id=new_id("resp"),
             options=options,
             turn_end=turn_end,
+            config=config,
             underruns_before=self._playout.num_underruns if self._playout else 0,
         )
         self._emit(events.ResponseStarted(response_id=self.active.id, has_audio=options.audio))
@@ -117,7 +126,7 @@ class Replies:
         reply = self.active
         if reply is None or reply.response is not None:
             return
-        response = self._log.respond(reply.options)
+        response = self._log.respond(reply.options, reply.config)
         if response is None:
             return
         reply.anchor_id = self._log.history.tail_id
@@ -222,7 +231,7 @@ class Replies:
                 previous_item_id=previous_id,
                 status=status,
                 reason="max_output_tokens" if status == "incomplete" else reason,
-                usage=usage or _usage_so_far(reply),
+                usage=usage or reply.usage_so_far(),
                 error=error,
             )
         )
@@ -381,8 +390,3 @@ class Replies:
                 num_underruns=underruns - reply.underruns_before,
             )
         )
-
-
-def _usage_so_far(reply: Reply) -> Usage:
-    """Of a reply that was stopped before the engine counted: what came out of it."""
-    return Usage(output_text_tokens=reply.num_text_deltas, output_audio_tokens=len(reply.alignment))

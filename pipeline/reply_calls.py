@@ -11,9 +11,12 @@ from pipeline.reply import Reply
 
 
 class ReplyCalls:
-    """Turns what the engine says of calls into items and events."""
+    """Turns what the engine says of calls into items and events.
 
-    def __init__(self, log: ConversationLog, *, emit: events.Emit) -> None:
+    `log`: where the items go; None: the replies are none of the conversation's.
+    """
+
+    def __init__(self, log: ConversationLog | None, *, emit: events.Emit) -> None:
         self._log = log
         self._emit = emit
 
@@ -40,18 +43,20 @@ class ReplyCalls:
     def _begin(self, reply: Reply, delta: ToolCallDelta) -> Item:
         call = CallContent(name=delta.name, call_id=new_id("call"))
         item = Item(id=new_id("item"), role="assistant", content=[call], status="in_progress")
-        previous_id = self._log.place_reply(item, after_id=reply.last_item_id)
-        reply.calls[delta.index] = item
+        after_id, reply.calls[delta.index] = reply.last_item_id, item
+        if self._log is None:
+            self._emit(events.ResponseItemStarted(response_id=reply.id, item=item))
+            return item
+        previous_id = self._log.place_reply(item, after_id=after_id)
         self._emit(events.ResponseItemStarted(response_id=reply.id, item=item))
         self._emit(events.ItemAdded(item=item, previous_item_id=previous_id))
         return item
 
     def _finish(self, reply: Reply, item: Item, *, is_whole: bool) -> None:
         item.status = "completed" if is_whole else "incomplete"
+        previous_id = None if self._log is None else self._log.history.previous_id(item.id)
         self._emit(
             events.ResponseCallFinished(
-                response_id=reply.id,
-                item=item,
-                previous_item_id=self._log.history.previous_id(item.id),
+                response_id=reply.id, item=item, previous_item_id=previous_id
             )
         )

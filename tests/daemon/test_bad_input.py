@@ -132,15 +132,23 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (user({"type": "input_audio", "audio": "AAAA"}), "invalid_value", "item.content[0].audio"),
     ('{"type":"conversation.item.delete","item_id":"\\ud800"}', "invalid_json", None),
     (
-        event("response.create", response={"conversation": "none"}),
+        event("response.create", response={"conversation": "mine"}),
         "invalid_value",
         "response.conversation",
     ),
     (event("response.create", response={"input": []}), "invalid_value", "response.input"),
     (
-        event("response.create", response={"instructions": "?"}),
+        event(
+            "response.create",
+            response={"conversation": "none", "input": [{"type": "item_reference", "id": "no"}]},
+        ),
+        "item_not_found",
+        "response.input[0].id",
+    ),
+    (
+        event("response.create", response={"tool_choice": "required"}),
         "invalid_value",
-        "response.instructions",
+        "response.tool_choice",
     ),
 ]
 
