@@ -9,8 +9,9 @@ it gets its answer or exactly one error, and the session goes on. How replies lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, assert_never
 
 from daemon import protocol as wire
@@ -21,6 +22,7 @@ from daemon.protocol import ProtocolError, ServerEvent
 from daemon.protocol import server_events as ev
 from daemon.replies import ReplyTerms, ReplyWriter
 from daemon.settings import LimitSettings
+from daemon.turn_metrics import metrics_event
 from daemon.wire_items import item_from_wire, pcm_from_bytes, view_of
 from daemon.wire_session import Voices, WireSession
 from pipeline import events
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 EXTENSIONS = ("x.metrics", "x.turn.state", "input_image_buffer.append", "video")
 SLICE_SAMPLES = wire.PCM_RATE_HZ
 MAX_ITEM_ID_CHARS = 32
+
+
+Send = Callable[[ServerEvent], None]
 
 
 class OpenConversation(Protocol):
@@ -56,7 +61,7 @@ class RealtimeSession:
         self,
         session: WireSession,
         *,
-        send: Callable[[ServerEvent], None],
+        send: Send,
         open_conversation: OpenConversation,
         voices: Voices,
         limits: LimitSettings,
@@ -66,7 +71,8 @@ class RealtimeSession:
     ) -> None:
         self.session = session
         self.has_rtp_microphone = False
-        self._send = send
+        self._listeners = [send]
+        self._turn = asyncio.Lock()
         self._voices = voices
         self._limits = limits
         self._metrics = metrics
@@ -83,19 +89,38 @@ class RealtimeSession:
         """Say `session.created`: the first event of a connection."""
         self._send(ev.SessionCreated(session=self.session.view()))
 
-    async def handle(self, data: str | bytes) -> None:
-        """Obey one message of the client, or answer it with one error. Waits while the session is
-        behind.
+    @contextlib.contextmanager
+    def joined(self, listener: Send) -> Iterator[None]:
+        """Let another channel take part: it hears what the client hears, from `session.created`
+        on.
         """
-        event_id: str | None = None
+        listener(ev.SessionCreated(session=self.session.view()))
+        self._listeners.append(listener)
         try:
-            event = wire.parse_client_event(data)
-            event_id = event.event_id
-            await self._obey(event)
-        except ProtocolError as error:
-            self.refuse(error.message, error.code, error.param, event_id=error.event_id or event_id)
-        except BadInputError as error:
-            self.refuse(str(error), error.code, error.param, event_id=event_id)
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    async def handle(self, data: str | bytes, *, sender: Send | None = None) -> None:
+        """Obey one message, or answer its sender (the client, or a channel that joined) with one
+        error. Waits while the session is behind, or obeys somebody else.
+        """
+        sender = sender or self._listeners[0]
+        event_id: str | None = None
+        async with self._turn:
+            try:
+                event = wire.parse_client_event(data)
+                event_id = event.event_id
+                await self._obey(event)
+            except ProtocolError as error:
+                event_id = error.event_id or event_id
+                self.refuse(error.message, error.code, error.param, event_id=event_id, to=sender)
+            except BadInputError as error:
+                self.refuse(str(error), error.code, error.param, event_id=event_id, to=sender)
+
+    def _send(self, event: ServerEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
 
     def refuse(
         self,
@@ -105,12 +130,13 @@ class RealtimeSession:
         *,
         event_id: str | None = None,
         kind: str = "invalid_request_error",
+        to: Send | None = None,
     ) -> None:
-        """Send one error; the session goes on."""
+        """Send one error; the session goes on. `to`: whom alone it concerns."""
         self._metrics.errors.labels(code).inc()
         log.info("refused code=%s param=%s", code, param)
         body = ev.ErrorBody(type=kind, code=code, message=message, param=param, event_id=event_id)
-        self._send(ev.ErrorEvent(error=body))
+        (to or self._send)(ev.ErrorEvent(error=body))
 
     # ------------------------------------------------------------------ from the client
     async def _obey(self, event: wire.ClientEvent) -> None:
@@ -351,29 +377,6 @@ class RealtimeSession:
                 self._send(ev.TurnState(state=event.state))
             return
         self._metrics.observe_turn(event)
-        engine = event.engine
-        stages = ev.StagesView(
-            turn_end=_rounded(event.turn_end_ms),
-            encoder_tail=_rounded(engine.encoder_tail),
-            prefill=_rounded(engine.prefill),
-            first_text=_rounded(engine.first_text),
-            first_codec=_rounded(engine.first_codec),
-            first_pcm=_rounded(engine.first_pcm),
-        )
-        first_audio_ms = _rounded(event.first_audio_ms)
-        told = " ".join(f"{name}_ms={value}" for name, value in stages.model_dump().items())
-        log.info("turn response=%s first_audio_ms=%s %s", event.response_id, first_audio_ms, told)
+        told = metrics_event(event)
         if "x.metrics" in self.session.x_ext:
-            self._send(
-                ev.Metrics(
-                    response_id=event.response_id,
-                    stages_ms=stages,
-                    first_audio_ms=first_audio_ms,
-                    prefill_tokens_left=engine.tokens_left,
-                    num_underruns=event.num_underruns,
-                )
-            )
-
-
-def _rounded(value_ms: float | None) -> float | None:
-    return None if value_ms is None else round(value_ms, 1)
+            self._send(told)
