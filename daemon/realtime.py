@@ -25,6 +25,7 @@ from daemon.settings import LimitSettings
 from daemon.turn_metrics import metrics_event
 from daemon.wire_items import item_from_wire, pcm_from_bytes, view_of
 from daemon.wire_session import Voices, WireSession
+from daemon.wire_transcripts import transcript_event
 from pipeline import events
 from pipeline.conversation import Conversation
 from pipeline.errors import BadInputError
@@ -279,6 +280,8 @@ class RealtimeSession:
                 )
             case events.OutputStarted() | events.OutputStopped() | events.OutputCleared():
                 self._on_playout(event)
+            case events.TranscriptDelta() | events.TranscriptDone() | events.TranscriptFailed():
+                self._send(transcript_event(event))
             case events.TurnMetrics() | events.StateChanged():
                 self._on_extension(event)
             case events.Failed():

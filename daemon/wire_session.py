@@ -21,11 +21,17 @@ from daemon.protocol import (
     SessionView,
     TurnDetectionView,
 )
-from daemon.protocol_session import InputPatch, OutputPatch
+from daemon.protocol_session import (
+    InputPatch,
+    OutputPatch,
+    SemanticDetectionView,
+    SemanticVad,
+    TranscriptionView,
+)
 from daemon.protocol_tools import ForcedTool, FunctionTool
 from daemon.settings import Settings, TurnDetectionSettings
 from pipeline.messages import ToolChoice as EngineToolChoice
-from pipeline.session_config import SessionConfig, TurnDetection
+from pipeline.session_config import SessionConfig, Transcription, TurnDetection
 
 DEFAULT_VOICE = "default"
 
@@ -75,6 +81,8 @@ class WireSession:
     tool_choice: str | ForcedTool
     tracing: Any
     turn_detection: TurnDetection | None
+    eagerness: str | None
+    transcription: TranscriptionView | None
     default_turn_detection: TurnDetection
 
     @classmethod
@@ -104,6 +112,8 @@ class WireSession:
             tool_choice="auto",
             tracing=None,
             turn_detection=turn_detection,
+            eagerness=None,
+            transcription=None,
             default_turn_detection=turn_detection,
         )
 
@@ -148,11 +158,22 @@ class WireSession:
         return {"tools": tools, "tool_choice": choice}
 
     def _input_changes(self, patch: InputPatch | None) -> dict[str, Any]:
-        if patch is None or "turn_detection" not in patch.model_fields_set:
-            return {}
-        if patch.turn_detection is None:
-            return {"turn_detection": None}
-        return {"turn_detection": _from_patch(patch.turn_detection, self.default_turn_detection)}
+        changes: dict[str, Any] = {}
+        if patch is None:
+            return changes
+        if "turn_detection" in patch.model_fields_set:
+            wanted = patch.turn_detection
+            changes["eagerness"] = None
+            if isinstance(wanted, SemanticVad):
+                changes["eagerness"] = wanted.eagerness or "auto"
+            changes["turn_detection"] = wanted and _from_patch(wanted, self.default_turn_detection)
+        if "transcription" in patch.model_fields_set:
+            changes["transcription"] = patch.transcription and TranscriptionView(
+                model=patch.transcription.model or self.model,
+                language=patch.transcription.language,
+                prompt=patch.transcription.prompt,
+            )
+        return changes
 
     def _output_changes(
         self, patch: OutputPatch | None, voices: Voices, has_spoken: bool
@@ -170,11 +191,14 @@ class WireSession:
 
     def view(self) -> SessionView:
         """The full effective configuration."""
-        shown = _view_of_detection(self.turn_detection)
+        shown = _view_of_detection(self.turn_detection, self.eagerness)
         choice = self.tool_choice
         audio = AudioView(
             input=InputView(
-                format=PcmFormat(), transcription=None, noise_reduction=None, turn_detection=shown
+                format=PcmFormat(),
+                transcription=self.transcription,
+                noise_reduction=None,
+                turn_detection=shown,
             ),
             output=OutputView(format=PcmFormat(), voice=self.voice, speed=1.0),
         )
@@ -203,6 +227,7 @@ class WireSession:
             output=self.output,
             max_output_tokens=self.max_output_tokens,
             turn_detection=self.turn_detection,
+            transcription=_transcription(self.transcription),
             tools=tuple(tool.for_template() for tool in self.tools),
             **tool_choice(self.tool_choice),
         )
@@ -233,9 +258,23 @@ def check_forced(choice: ForcedTool, tools: Sequence[FunctionTool], *, param: st
         raise ProtocolError(f"There is no tool '{choice.name[:80]}'.", param=param)
 
 
-def _view_of_detection(detection: TurnDetection | None) -> TurnDetectionView | None:
+def _transcription(view: TranscriptionView | None) -> Transcription | None:
+    if view is None:
+        return None
+    return Transcription(language=view.language, prompt=view.prompt)
+
+
+def _view_of_detection(
+    detection: TurnDetection | None, eagerness: str | None
+) -> TurnDetectionView | SemanticDetectionView | None:
     if detection is None:
         return None
+    if eagerness is not None:
+        return SemanticDetectionView(
+            eagerness=eagerness,
+            create_response=detection.create_response,
+            interrupt_response=detection.interrupt_response,
+        )
     return TurnDetectionView(
         threshold=detection.threshold,
         prefix_padding_ms=detection.prefix_padding_ms,
@@ -261,7 +300,9 @@ def _from_settings(settings: TurnDetectionSettings) -> TurnDetection:
     )
 
 
-def _from_patch(patch: ServerVad, default: TurnDetection) -> TurnDetection:
+def _from_patch(patch: ServerVad | SemanticVad, default: TurnDetection) -> TurnDetection:
     """Turn detection is replaced as a unit: what is not named takes the server's default."""
-    named = patch.model_dump(exclude={"type"}, exclude_none=True)
+    named = patch.model_dump(exclude={"type", "eagerness"}, exclude_none=True)
+    if isinstance(patch, SemanticVad):
+        named |= {"silence_duration_ms": patch.silence_duration_ms, "idle_timeout_ms": None}
     return replace(default, **named)

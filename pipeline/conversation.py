@@ -32,6 +32,7 @@ from pipeline.replies import Replies
 from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig
 from pipeline.side_replies import SideReplies
+from pipeline.transcripts import Transcripts
 from pipeline.turns import EchoGuard
 from pipeline.user_turns import UserTurns
 from pipeline.vad import Vad
@@ -86,13 +87,14 @@ class Conversation:
             on_change=self._note_state,
         )
         self._aside = SideReplies(engine, emit=emit, spawn=self._spawn)
+        self._transcripts = Transcripts(engine, emit=emit, spawn=self._spawn)
         self._turns = UserTurns(
             self._log,
             settings=config.turn_detection,
             vad=vad,
             clock=clock,
             camera=self._camera,
-            emit=emit,
+            emit=self._emit_turn,
             listener=self,
             echo_guard=echo_guard,
         )
@@ -334,6 +336,11 @@ class Conversation:
             self._start_reply(None, waiting)
 
     # ------------------------------------------------------------------ what the user's turns lead
+    def _emit_turn(self, event: events.SessionEvent) -> None:
+        self._emit(event)
+        if isinstance(event, events.ItemDone) and self._config.transcription is not None:
+            self._transcripts.start(event.item, self._config.transcription)
+
     @property
     def is_echoing(self) -> bool:
         """See `user_turns.Listener`."""

@@ -155,6 +155,31 @@ class ResponseFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptDelta:
+    """More of what the user said in an item, as text."""
+
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptDone:
+    """All of what the user said in an item."""
+
+    item_id: str
+    text: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptFailed:
+    """There will be no text of what the user said in an item."""
+
+    item_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputStarted:
     """A paced output began to play the reply."""
 
@@ -223,6 +248,9 @@ SessionEvent = (
     | ResponseCallDelta
     | ResponseCallFinished
     | ResponseFinished
+    | TranscriptDelta
+    | TranscriptDone
+    | TranscriptFailed
     | OutputStarted
     | OutputStopped
     | OutputCleared

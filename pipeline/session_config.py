@@ -21,6 +21,14 @@ class TurnDetection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Transcription:
+    """That the user's speech is wanted as text, too; `language` and `prompt` help the model."""
+
+    language: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
     """Everything of a session that may change while it lives; `turn_detection` None means manual
     turns; `tools` are JSON texts, one for each function.
@@ -30,6 +38,7 @@ class SessionConfig:
     voice: str | None = None
     output: Literal["audio", "text"] = "audio"
     max_output_tokens: int | None = None
+    transcription: Transcription | None = None
     tools: tuple[str, ...] = ()
     tool_choice: ToolChoice = "auto"
     forced_tool: str | None = None

@@ -213,10 +213,10 @@ async def test_what_stock_clients_send_is_taken() -> None:
         await socket.send(update(**session))
         view = (await next_event(socket))["session"]
         assert view["audio"]["output"]["voice"] == "ash"
-        assert view["audio"]["input"]["transcription"] is None
+        assert view["audio"]["input"]["transcription"] == {"model": "gpt-4o-mini-transcribe"}
         assert view["audio"]["input"]["noise_reduction"] is None
-        assert view["audio"]["input"]["turn_detection"]["type"] == "server_vad"
-        assert view["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 1000
+        assert view["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
+        assert view["audio"]["input"]["turn_detection"]["eagerness"] == "low"
         assert rig.engine.context.voice is None
         await socket.send(audio(output={"voice": "ethan"}))
         await next_event(socket)
