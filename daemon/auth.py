@@ -12,13 +12,17 @@ import ipaddress
 import json
 import socket
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from daemon.protocol import SessionPatch
 from daemon.settings import ServerSettings, SettingsError
 
+EPHEMERAL_PREFIX = "ek_"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -75,28 +79,64 @@ def check_bind(settings: ServerSettings) -> None:
         )
 
 
-class ApiKeys:
-    """The accepted bearer keys; with none, everybody is let in."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a key allows. An ephemeral one begins sessions only, with the configuration that it
+    carries.
+    """
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = [_digest(key) for key in keys]
+    is_ephemeral: bool = False
+    patch: SessionPatch | None = None
+
+
+class EphemeralKeys(Protocol):
+    """Who knows the ephemeral keys."""
+
+    def grant(self, value: str) -> Grant | None: ...
+
+
+class ApiKeys:
+    """The accepted bearer keys; with none, everybody is let in (but not by an expired secret)."""
+
+    def __init__(self, keys: Iterable[str], ephemeral: EphemeralKeys) -> None:
+        self._digests = [digest(key) for key in keys]
+        self._ephemeral = ephemeral
 
     def check(self, headers: Mapping[str, str], subprotocols: Iterable[str] = ()) -> None:
-        """Look for a key in `Authorization`, or in the subprotocols that browsers put it in.
+        """Look for an API key in `Authorization`, or in the subprotocols of a browser.
 
         Raises:
-            Refusal: 401, none or a wrong one. The message never repeats it.
+            Refusal: 401, none or a wrong one, or an ephemeral one. The message never repeats it.
         """
-        if not self._digests:
-            return
-        given = _digest(_key_of(headers, subprotocols))
+        if self.enter(headers, subprotocols).is_ephemeral:
+            raise _unknown_key()
+
+    def enter(self, headers: Mapping[str, str], subprotocols: Iterable[str] = ()) -> Grant:
+        """The same where an ephemeral key is as good.
+
+        Raises:
+            Refusal: 401, none, or a wrong or expired one.
+        """
+        key = _key_of(headers, subprotocols)
+        if key.startswith(EPHEMERAL_PREFIX):
+            grant = self._ephemeral.grant(key)
+            if grant is None:
+                raise _unknown_key()
+            return grant
+        given = digest(key)
         # every comparison runs, so that time tells nothing about which one matched
         matches = [hmac.compare_digest(given, known) for known in self._digests]
-        if not any(matches):
-            raise Refusal(401, "Incorrect or missing API key.", "invalid_api_key")
+        if self._digests and not any(matches):
+            raise _unknown_key()
+        return Grant()
 
 
-def _digest(key: str) -> bytes:
+def _unknown_key() -> Refusal:
+    return Refusal(401, "Incorrect or missing API key.", "invalid_api_key")
+
+
+def digest(key: str) -> bytes:
+    """What is kept of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 

@@ -14,7 +14,6 @@ from daemon.protocol_base import (
     ClientModel,
     ProtocolError,
     error_from,
-    not_supported,
     wrong_value,
 )
 from daemon.protocol_items import ItemIn
@@ -24,9 +23,8 @@ from daemon.protocol_session import (
     OutputPatch,
     Prompt,
     SessionPatch,
-    ToolChoice,
-    Tools,
 )
+from daemon.protocol_tools import ToolChoice, Tools
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -106,16 +104,19 @@ class ResponseAudio(ClientModel):
     output: OutputPatch | None = None
 
 
-def _check_conversation(value: Any) -> Any:
-    if value == "none":
-        raise not_supported("Out-of-band responses are")
-    return value
+class ItemReference(ClientModel):
+    """An item of the conversation, named in the input of a response."""
+
+    type: Literal["item_reference"]
+    id: str
 
 
-def _check_input(value: Any) -> Any:
-    if value is not None:
-        raise not_supported("An input of its own for one response is")
-    return value
+def _parse_input_item(value: Any) -> Any:
+    is_reference = isinstance(value, dict) and value.get("type") == "item_reference"
+    return (ItemReference if is_reference else ItemIn).model_validate(value)
+
+
+InputItem = Annotated[ItemIn | ItemReference, BeforeValidator(_parse_input_item)]
 
 
 def _check_metadata(value: Any) -> Any:
@@ -131,12 +132,10 @@ def _check_metadata(value: Any) -> Any:
 
 
 class ResponseParams(ClientModel):
-    """What one response may choose for itself. The adapter compares voice and instructions with the
-    session's.
-    """
+    """What one response may choose for itself."""
 
-    conversation: Annotated[Literal["auto"] | None, BeforeValidator(_check_conversation)] = None
-    input: Annotated[Any, BeforeValidator(_check_input)] = None
+    conversation: Literal["auto", "none"] | None = None
+    input: list[InputItem] | None = Field(default=None, max_length=256)
     instructions: str | None = None
     output_modalities: Modalities | None = None
     audio: ResponseAudio | None = None
@@ -147,6 +146,11 @@ class ResponseParams(ClientModel):
     reasoning: dict[str, Any] | None = None
     prompt: Prompt = None
     metadata: Annotated[dict[str, str] | None, BeforeValidator(_check_metadata)] = None
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether the conversation shall not know of it."""
+        return self.conversation == "none"
 
 
 class ResponseCreate(ClientEvent):

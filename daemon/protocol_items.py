@@ -42,19 +42,31 @@ class PartIn(ClientModel):
 
 
 def _check_item_type(value: Any) -> Any:
-    if value in ("function_call", "function_call_output"):
-        raise not_supported("Tools are")
     if isinstance(value, str) and value.startswith("mcp_"):
         raise not_supported("MCP is")
     return value
 
 
-class ItemIn(ClientModel):
-    """A message that a client creates; `object` and `status` are taken and ignored."""
+_FIELDS_OF = {
+    "message": ("role", "content"),
+    "function_call": ("name", "call_id", "arguments"),
+    "function_call_output": ("call_id", "output"),
+}
 
-    type: Annotated[Literal["message"], BeforeValidator(_check_item_type)]
-    role: Literal["system", "user", "assistant"]
-    content: list[PartIn] = Field(min_length=1, max_length=64)
+
+class ItemIn(ClientModel):
+    """An item that a client creates; `object` and `status` are taken and ignored."""
+
+    type: Annotated[
+        Literal["message", "function_call", "function_call_output"],
+        BeforeValidator(_check_item_type),
+    ]
+    role: Literal["system", "user", "assistant"] | None = None
+    content: list[PartIn] | None = Field(default=None, min_length=1, max_length=64)
+    name: str | None = Field(default=None, max_length=64)
+    call_id: str | None = Field(default=None, min_length=1, max_length=64)
+    arguments: str | None = None
+    output: str | None = None
     id: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9_-]{1,32}$")
     object: str | None = None
     status: str | None = None
@@ -70,18 +82,38 @@ class ItemIn(ClientModel):
             except PydanticCustomError as error:
                 details = InitErrorDetails(type=error, loc=("type",), input=kind)
                 raise ValidationError.from_exception_data("item", [details]) from error
+            _check_fields(data)
         return data
 
     @model_validator(mode="after")
     def _check_parts(self) -> ItemIn:
-        for part in self.content:
-            if part.type not in _PARTS_OF[self.role]:
+        for part in self.content or ():
+            if part.type not in _PARTS_OF[self.role or "user"]:
                 raise wrong_value(
                     "a message of role '{role}' can not hold a part of type '{kind}'",
                     role=self.role,
                     kind=part.type,
                 )
         return self
+
+
+def _check_fields(data: dict[Any, Any]) -> None:
+    """An item has the fields of its type, all of them and no others."""
+    needed = _FIELDS_OF.get(str(data.get("type")), ())
+    others = {name for names in _FIELDS_OF.values() for name in names} - {*needed}
+    found: list[InitErrorDetails] = [
+        InitErrorDetails(type="missing", loc=(name,), input=data)
+        for name in needed
+        if data.get(name) is None
+    ]
+    if needed:
+        found += [
+            InitErrorDetails(type="extra_forbidden", loc=(name,), input=data[name])
+            for name in sorted(others)
+            if data.get(name) is not None
+        ]
+    if found:
+        raise ValidationError.from_exception_data("item", found)
 
 
 class ItemPart(ServerModel):
@@ -96,11 +128,15 @@ class ItemPart(ServerModel):
 
 
 class ItemView(ServerModel):
-    """A shown item."""
+    """A shown item; which fields there are follows from the type."""
 
     id: str
     object: Literal["realtime.item"] = "realtime.item"
-    type: Literal["message"] = "message"
+    type: Literal["message", "function_call", "function_call_output"] = "message"
     status: Literal["in_progress", "completed", "incomplete"]
-    role: Literal["system", "user", "assistant"]
-    content: list[ItemPart]
+    role: Literal["system", "user", "assistant"] | None = None
+    content: list[ItemPart] | None = None
+    name: str | None = None
+    call_id: str | None = None
+    arguments: str | None = None
+    output: str | None = None

@@ -291,6 +291,32 @@ class TranscriptDone(_OfPart):
     transcript: str
 
 
+class _OfCall(ServerEvent):
+    """Where in a response a tool call belongs."""
+
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
+
+
+class CallArgumentsDelta(_OfCall):
+    """More of the arguments of a tool call."""
+
+    type: Literal["response.function_call_arguments.delta"] = (
+        "response.function_call_arguments.delta"
+    )
+    delta: str
+
+
+class CallArgumentsDone(_OfCall):
+    """All arguments of a tool call."""
+
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    name: str
+    arguments: str
+
+
 class RateLimit(ServerModel):
     """One limit."""
 

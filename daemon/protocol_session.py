@@ -1,9 +1,8 @@
 """The session object: what a client may change of it, and how a server shows it.
 
 A patch keeps which fields were present (`model_fields_set`): only those change. What the protocol
-allows and this server does not serve yet is refused by the field; transcription, noise reduction
-and semantic turn detection, which stock clients send unasked, are taken and shown as what is in
-effect: off, off, and plain silence.
+allows and this server does not serve yet is refused by the field; noise reduction, which stock
+clients send unasked, is taken and shown as off.
 """
 
 from __future__ import annotations
@@ -14,24 +13,13 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_value
+from daemon.protocol_tools import ToolChoice, Tools
 
 PCM_RATE_HZ = 24_000
 MAX_OUTPUT_TOKENS = 4096
 
 
 # ------------------------------------------------------------------------------- single values
-def _check_tools(value: Any) -> Any:
-    if value:
-        raise not_supported("Tools are")
-    return value
-
-
-def _check_tool_choice(value: Any) -> Any:
-    if value not in ("auto", "none"):
-        raise not_supported("A tool choice other than 'auto' and 'none' is")
-    return value
-
-
 def _check_off(what: str) -> Any:
     def check(value: Any) -> Any:
         if value:
@@ -84,8 +72,6 @@ def _check_speed(value: Any) -> Any:
 
 Modalities = Annotated[list[str], BeforeValidator(_check_modalities)]
 MaxTokens = Annotated[int | str | None, BeforeValidator(_check_tokens)]
-Tools = Annotated[list[Any] | None, BeforeValidator(_check_tools)]
-ToolChoice = Annotated[str, BeforeValidator(_check_tool_choice)]
 Truncation = Annotated[str, BeforeValidator(_check_truncation)]
 Voice = Annotated[str, BeforeValidator(_check_voice)]
 Speed = Annotated[float, BeforeValidator(_check_speed)]
@@ -120,34 +106,31 @@ class ServerVad(ClientModel):
 
 
 class SemanticVad(ClientModel):
-    """Turns end by meaning; served as silence whose length follows from the eagerness."""
+    """Turns end by meaning; the length of the silence follows from the eagerness."""
 
     type: Literal["semantic_vad"]
     eagerness: Literal["low", "medium", "high", "auto"] | None = None
     create_response: bool | None = None
     interrupt_response: bool | None = None
 
-    def as_server_vad(self) -> ServerVad:
-        silence_ms = {"low": 1_000, "high": 300}.get(self.eagerness or "auto", 500)
-        return ServerVad(
-            silence_duration_ms=silence_ms,
-            create_response=self.create_response,
-            interrupt_response=self.interrupt_response,
-        )
+    @property
+    def silence_duration_ms(self) -> int:
+        """There is no model of turns yet: an eager listener waits for less silence."""
+        return {"low": 1_000, "high": 300}.get(self.eagerness or "auto", 500)
 
 
-def _map_semantic(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("type") == "semantic_vad":
-        return SemanticVad.model_validate(value).as_server_vad()
-    return value
+def _parse_detection(value: Any) -> Any:
+    """Either kind by its name; one without a name is plain."""
+    is_semantic = isinstance(value, dict) and value.get("type") == "semantic_vad"
+    return (SemanticVad if is_semantic else ServerVad).model_validate(value)
 
 
-TurnDetection = Annotated[ServerVad, BeforeValidator(_map_semantic)]
+TurnDetection = Annotated[ServerVad | SemanticVad, BeforeValidator(_parse_detection)]
 
 
 # ------------------------------------------------------------------------------- what a client send
 class TranscriptionPatch(ClientModel):
-    """Taken, and shown as off: there is no separate recogniser."""
+    """The model itself transcribes, whatever recogniser is named; the rest is taken and ignored."""
 
     model: str | None = None
     language: str | None = None
@@ -255,13 +238,30 @@ class TurnDetectionView(ServerModel):
     interrupt_response: bool
 
 
+class TranscriptionView(ServerModel):
+    """Transcription in effect: no other keys, some clients know no more."""
+
+    model: str
+    language: str | None = None
+    prompt: str | None = None
+
+
+class SemanticDetectionView(ServerModel):
+    """The same by meaning."""
+
+    type: Literal["semantic_vad"] = "semantic_vad"
+    eagerness: str
+    create_response: bool
+    interrupt_response: bool
+
+
 class InputView(ServerModel):
     """Input in effect."""
 
     format: PcmFormat
-    transcription: None
+    transcription: TranscriptionView | None
     noise_reduction: None
-    turn_detection: TurnDetectionView | None
+    turn_detection: TurnDetectionView | SemanticDetectionView | None
 
 
 class OutputView(ServerModel):
@@ -289,7 +289,7 @@ class SessionView(ServerModel):
     output_modalities: list[str]
     instructions: str
     tools: list[Any]
-    tool_choice: str
+    tool_choice: Any
     max_output_tokens: int | str
     tracing: Any
     truncation: str

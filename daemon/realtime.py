@@ -9,24 +9,27 @@ it gets its answer or exactly one error, and the session goes on. How replies lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, assert_never
 
 from daemon import protocol as wire
+from daemon.asked import config_of, items_of, max_tokens, options_of, voice_of
 from daemon.images import decode_base64, decode_image
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError, ServerEvent
 from daemon.protocol import server_events as ev
 from daemon.replies import ReplyTerms, ReplyWriter
 from daemon.settings import LimitSettings
+from daemon.turn_metrics import metrics_event
 from daemon.wire_items import item_from_wire, pcm_from_bytes, view_of
 from daemon.wire_session import Voices, WireSession
+from daemon.wire_transcripts import transcript_event
 from pipeline import events
 from pipeline.conversation import Conversation
 from pipeline.errors import BadInputError
 from pipeline.events import Emit, SessionEvent
-from pipeline.messages import ResponseOptions
 from pipeline.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,9 @@ log = logging.getLogger(__name__)
 EXTENSIONS = ("x.metrics", "x.turn.state", "input_image_buffer.append", "video")
 SLICE_SAMPLES = wire.PCM_RATE_HZ
 MAX_ITEM_ID_CHARS = 32
+
+
+Send = Callable[[ServerEvent], None]
 
 
 class OpenConversation(Protocol):
@@ -56,7 +62,7 @@ class RealtimeSession:
         self,
         session: WireSession,
         *,
-        send: Callable[[ServerEvent], None],
+        send: Send,
         open_conversation: OpenConversation,
         voices: Voices,
         limits: LimitSettings,
@@ -66,7 +72,8 @@ class RealtimeSession:
     ) -> None:
         self.session = session
         self.has_rtp_microphone = False
-        self._send = send
+        self._listeners = [send]
+        self._turn = asyncio.Lock()
         self._voices = voices
         self._limits = limits
         self._metrics = metrics
@@ -74,7 +81,7 @@ class RealtimeSession:
         self._max_event_bytes = max_event_bytes
         self._half_sample = b""
         self._has_pushed_frames = False
-        self._reply: ReplyWriter | None = None
+        self._replies: dict[str, ReplyWriter] = {}
         self._asked: wire.ResponseParams | None = None
         self._asked_by_id: dict[str, wire.ResponseParams] = {}
         self.conversation = open_conversation(session.config(), self._on_event)
@@ -83,19 +90,38 @@ class RealtimeSession:
         """Say `session.created`: the first event of a connection."""
         self._send(ev.SessionCreated(session=self.session.view()))
 
-    async def handle(self, data: str | bytes) -> None:
-        """Obey one message of the client, or answer it with one error. Waits while the session is
-        behind.
+    @contextlib.contextmanager
+    def joined(self, listener: Send) -> Iterator[None]:
+        """Let another channel take part: it hears what the client hears, from `session.created`
+        on.
         """
-        event_id: str | None = None
+        listener(ev.SessionCreated(session=self.session.view()))
+        self._listeners.append(listener)
         try:
-            event = wire.parse_client_event(data)
-            event_id = event.event_id
-            await self._obey(event)
-        except ProtocolError as error:
-            self.refuse(error.message, error.code, error.param, event_id=error.event_id or event_id)
-        except BadInputError as error:
-            self.refuse(str(error), error.code, error.param, event_id=event_id)
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    async def handle(self, data: str | bytes, *, sender: Send | None = None) -> None:
+        """Obey one message, or answer its sender (the client, or a channel that joined) with one
+        error. Waits while the session is behind, or obeys somebody else.
+        """
+        sender = sender or self._listeners[0]
+        event_id: str | None = None
+        async with self._turn:
+            try:
+                event = wire.parse_client_event(data)
+                event_id = event.event_id
+                await self._obey(event)
+            except ProtocolError as error:
+                event_id = error.event_id or event_id
+                self.refuse(error.message, error.code, error.param, event_id=event_id, to=sender)
+            except BadInputError as error:
+                self.refuse(str(error), error.code, error.param, event_id=event_id, to=sender)
+
+    def _send(self, event: ServerEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
 
     def refuse(
         self,
@@ -105,12 +131,13 @@ class RealtimeSession:
         *,
         event_id: str | None = None,
         kind: str = "invalid_request_error",
+        to: Send | None = None,
     ) -> None:
-        """Send one error; the session goes on."""
+        """Send one error; the session goes on. `to`: whom alone it concerns."""
         self._metrics.errors.labels(code).inc()
         log.info("refused code=%s param=%s", code, param)
         body = ev.ErrorBody(type=kind, code=code, message=message, param=param, event_id=event_id)
-        self._send(ev.ErrorEvent(error=body))
+        (to or self._send)(ev.ErrorEvent(error=body))
 
     # ------------------------------------------------------------------ from the client
     async def _obey(self, event: wire.ClientEvent) -> None:
@@ -141,7 +168,7 @@ class RealtimeSession:
             case wire.ItemDelete():
                 conversation.delete_item(event.item_id)
             case wire.ResponseCreate():
-                self._respond(event.response or wire.ResponseParams())
+                await self._respond(event.response or wire.ResponseParams())
             case wire.ResponseCancel():
                 conversation.cancel_response(event.response_id)
             case wire.OutputAudioClear():
@@ -209,40 +236,24 @@ class RealtimeSession:
             retrieved = ev.ItemRetrieved(item=view_of(item))
         self._send(retrieved)
 
-    def _respond(self, asked: wire.ResponseParams) -> None:
-        self._check_same(asked)
-        session = self.session
-        output = (asked.output_modalities or [session.output])[0]
-        max_tokens = session.max_output_tokens
-        if asked.max_output_tokens is not None:
-            max_tokens = None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
+    async def _respond(self, asked: wire.ResponseParams) -> None:
+        conversation, session = self.conversation, self.session
+        # nobody hears a response beside the conversation, unless the client plays it
+        output = "text" if asked.is_aside and self._is_paced else None
+        options = options_of(asked, session, conversation.default_options(), default_output=output)
+        config = config_of(asked, session, self._voices)
+        items = await items_of(asked, conversation, self._limits)
         self._asked = asked
         try:
-            response_id = self.conversation.respond(
-                ResponseOptions(audio=output == "audio", max_tokens=max_tokens)
-            )
+            if asked.is_aside:
+                conversation.respond_aside(options, config=config or session.config(), items=items)
+                return
+            response_id = conversation.respond(options, config=config)
             if self._asked is not None:
                 # the reply begins later than this call
                 self._asked_by_id[response_id] = asked
         finally:
             self._asked = None
-
-    def _check_same(self, asked: wire.ResponseParams) -> None:
-        """One response can not have a voice or instructions of its own yet; naming the session's is
-        fine.
-        """
-        if asked.instructions is not None and asked.instructions != self.session.instructions:
-            raise ProtocolError(
-                "Instructions of its own for one response are not supported here yet.",
-                param="response.instructions",
-            )
-        output = asked.audio.output if asked.audio else None
-        voice = output.voice if output else None
-        if voice is not None and self._voices.resolve(voice) != self.session.engine_voice:
-            raise ProtocolError(
-                "A voice of its own for one response is not supported here yet.",
-                param="response.audio.output.voice",
-            )
 
     # ------------------------------------------------------------------ from the conversation
     def _on_event(self, event: SessionEvent) -> None:
@@ -269,6 +280,8 @@ class RealtimeSession:
                 )
             case events.OutputStarted() | events.OutputStopped() | events.OutputCleared():
                 self._on_playout(event)
+            case events.TranscriptDelta() | events.TranscriptDone() | events.TranscriptFailed():
+                self._send(transcript_event(event))
             case events.TurnMetrics() | events.StateChanged():
                 self._on_extension(event)
             case events.Failed():
@@ -277,15 +290,15 @@ class RealtimeSession:
                 self._on_reply(event)
 
     def _on_item(self, event: events.ItemAdded | events.ItemDone | events.ItemDeleted) -> None:
-        reply = self._reply
         match event:
             case events.ItemAdded(item=item, previous_item_id=previous):
                 self._send(ev.ItemAdded(item=view_of(item), previous_item_id=previous))
-                if reply is not None and reply.item_id == item.id:
-                    reply.part_opened()
+                for reply in self._replies.values():
+                    if reply.item_id == item.id:
+                        reply.part_opened()
             case events.ItemDone(item=item, previous_item_id=previous):
                 # of a reply's item the reply itself tells the end, at its place in the order
-                if reply is None or reply.item_id != item.id:
+                if not any(reply.owns(item.id) for reply in self._replies.values()):
                     self._send(ev.ItemDone(item=view_of(item), previous_item_id=previous))
             case events.ItemDeleted(item_id=item_id):
                 self._send(ev.ItemDeleted(item_id=item_id))
@@ -298,14 +311,17 @@ class RealtimeSession:
         | events.ResponseItemStarted
         | events.ResponseText
         | events.ResponseAudio
+        | events.ResponseCallDelta
+        | events.ResponseCallFinished
         | events.ResponseFinished,
     ) -> None:
         if isinstance(event, events.ResponseStarted):
-            self._reply = self._begin_reply(event)
-            self._reply.created()
+            writer = self._begin_reply(event)
+            self._replies[event.response_id] = writer
+            writer.created()
             return
-        reply = self._reply
-        if reply is None or reply.response_id != event.response_id:
+        reply = self._replies.get(event.response_id)
+        if reply is None:
             return
         match event:
             case events.ResponseItemStarted():
@@ -314,30 +330,33 @@ class RealtimeSession:
                 reply.text(event.text)
             case events.ResponseAudio():
                 reply.audio(event.pcm)
+            case events.ResponseCallDelta():
+                reply.call_arguments(event.item_id, event.arguments)
+            case events.ResponseCallFinished():
+                reply.call_finished(event)
             case events.ResponseFinished():
                 self._metrics.responses.labels(event.status).inc()
                 log.info("response id=%s status=%s", event.response_id, event.status)
                 reply.finished(event)
-                self._reply = None
+                del self._replies[event.response_id]
             case _:
                 assert_never(event)
 
     def _begin_reply(self, event: events.ResponseStarted) -> ReplyWriter:
         asked = self._asked_by_id.pop(event.response_id, None) or self._asked
         self._asked = None
-        limit = self.session.max_output_tokens
-        if asked is not None and asked.max_output_tokens is not None:
-            limit = None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
         terms = ReplyTerms(
-            conversation_id=self.session.id.replace("sess_", "conv_", 1),
-            voice=self.session.voice,
-            max_output_tokens=limit,
+            conversation_id=None
+            if event.is_aside
+            else self.session.id.replace("sess_", "conv_", 1),
+            voice=voice_of(asked) or self.session.voice,
+            max_output_tokens=max_tokens(asked, self.session),
             metadata=asked.metadata if asked else None,
         )
         return ReplyWriter(
             event.response_id,
             has_audio=event.has_audio,
-            sends_audio=not self._is_paced,
+            sends_audio=event.is_aside or not self._is_paced,
             terms=terms,
             send=self._send,
         )
@@ -361,29 +380,6 @@ class RealtimeSession:
                 self._send(ev.TurnState(state=event.state))
             return
         self._metrics.observe_turn(event)
-        engine = event.engine
-        stages = ev.StagesView(
-            turn_end=_rounded(event.turn_end_ms),
-            encoder_tail=_rounded(engine.encoder_tail),
-            prefill=_rounded(engine.prefill),
-            first_text=_rounded(engine.first_text),
-            first_codec=_rounded(engine.first_codec),
-            first_pcm=_rounded(engine.first_pcm),
-        )
-        first_audio_ms = _rounded(event.first_audio_ms)
-        told = " ".join(f"{name}_ms={value}" for name, value in stages.model_dump().items())
-        log.info("turn response=%s first_audio_ms=%s %s", event.response_id, first_audio_ms, told)
+        told = metrics_event(event)
         if "x.metrics" in self.session.x_ext:
-            self._send(
-                ev.Metrics(
-                    response_id=event.response_id,
-                    stages_ms=stages,
-                    first_audio_ms=first_audio_ms,
-                    prefill_tokens_left=engine.tokens_left,
-                    num_underruns=event.num_underruns,
-                )
-            )
-
-
-def _rounded(value_ms: float | None) -> float | None:
-    return None if value_ms is None else round(value_ms, 1)
+            self._send(told)

@@ -14,7 +14,7 @@ from daemon.protocol import ItemView, ServerEvent
 from daemon.protocol import server_events as ev
 from daemon.wire_items import pcm16_base64, view_of
 from pipeline import events
-from pipeline.items import Item
+from pipeline.items import CallContent, Item
 from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16, Usage
 
 # Small messages: some clients' sockets take no more than 1 MiB, and a player starts sooner. There
@@ -27,9 +27,11 @@ UNMETERED = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyTerms:
-    """What a response shows of itself besides its content."""
+    """What a response shows of itself besides its content; `conversation_id` None: it is beside
+    the conversation, which does not hold its items.
+    """
 
-    conversation_id: str
+    conversation_id: str | None
     voice: str
     max_output_tokens: int | None
     metadata: dict[str, str] | None
@@ -40,6 +42,13 @@ class _Place(TypedDict):
     item_id: str
     output_index: int
     content_index: int
+
+
+class _CallPlace(TypedDict):
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
 
 
 class ReplyWriter:
@@ -60,6 +69,9 @@ class ReplyWriter:
     ) -> None:
         self.response_id = response_id
         self.item_id: str | None = None
+        self._index = 0
+        self._calls: dict[str, tuple[int, CallContent]] = {}
+        self._output: dict[int, ItemView] = {}
         self._has_audio = has_audio
         self._sends_audio = sends_audio and has_audio
         self._terms = terms
@@ -73,10 +85,32 @@ class ReplyWriter:
 
     def item_started(self, item: Item) -> None:
         """`response.output_item.added`; the conversation's own `ItemAdded` comes next."""
-        self.item_id = item.id
+        index = len(self._calls) + (self.item_id is not None)
+        if item.call is not None:
+            self._calls[item.id] = (index, item.call)
+        else:
+            self.item_id, self._index = item.id, index
         self._send(
-            ev.OutputItemAdded(response_id=self.response_id, output_index=0, item=view_of(item))
+            ev.OutputItemAdded(response_id=self.response_id, output_index=index, item=view_of(item))
         )
+
+    def owns(self, item_id: str) -> bool:
+        """Whether an item is one of this response, which tells its end by itself."""
+        return item_id == self.item_id or item_id in self._calls
+
+    def call_arguments(self, item_id: str, delta: str) -> None:
+        """More of a tool call's arguments."""
+        self._send(ev.CallArgumentsDelta(**self._call_place(item_id), delta=delta))
+
+    def call_finished(self, event: events.ResponseCallFinished) -> None:
+        """Close a tool call's item."""
+        item, (index, call) = view_of(event.item), self._calls[event.item.id]
+        self._send(
+            ev.CallArgumentsDone(
+                **self._call_place(item.id), name=call.name, arguments=call.arguments
+            )
+        )
+        self._close_item(index, item, event.previous_item_id)
 
     def part_opened(self) -> None:
         """`response.content_part.added`, once."""
@@ -102,10 +136,10 @@ class ReplyWriter:
 
     def finished(self, event: events.ResponseFinished) -> None:
         """Close what is open, then `response.done`, always."""
-        output = []
         if event.item is not None and self.item_id is not None:
-            output = [view_of(event.item)]
-            self._close_item(output[0], event.previous_item_id)
+            self._close_part()
+            self._close_item(self._index, view_of(event.item), event.previous_item_id)
+        output = [self._output[index] for index in sorted(self._output)]
         self._send(ev.ResponseDone(response=self._view(event.status, output, event)))
         limits = [
             ev.RateLimit(name=name, limit=UNMETERED, remaining=UNMETERED, reset_seconds=0.0)
@@ -113,25 +147,39 @@ class ReplyWriter:
         ]
         self._send(ev.RateLimitsUpdated(rate_limits=limits))
 
-    def _close_item(self, item: ItemView, previous_item_id: str | None) -> None:
-        if self._is_part_open:
-            place, text = self._place(), "".join(self._text)
-            if self._has_audio:
-                self._send(ev.AudioDone(**place))
-                self._send(ev.TranscriptDone(**place, transcript=text))
-            else:
-                self._send(ev.TextDone(**place, text=text))
-            self._send(ev.ContentPartDone(**place, part=self._part(text)))
-        self._send(ev.OutputItemDone(response_id=self.response_id, output_index=0, item=item))
-        self._send(ev.ItemDone(previous_item_id=previous_item_id, item=item))
+    def _close_part(self) -> None:
+        if not self._is_part_open:
+            return
+        place, text = self._place(), "".join(self._text)
+        if self._has_audio:
+            self._send(ev.AudioDone(**place))
+            self._send(ev.TranscriptDone(**place, transcript=text))
+        else:
+            self._send(ev.TextDone(**place, text=text))
+        self._send(ev.ContentPartDone(**place, part=self._part(text)))
+
+    def _close_item(self, index: int, item: ItemView, previous_item_id: str | None) -> None:
+        self._output[index] = item
+        self._send(ev.OutputItemDone(response_id=self.response_id, output_index=index, item=item))
+        if self._terms.conversation_id is not None:
+            self._send(ev.ItemDone(previous_item_id=previous_item_id, item=item))
 
     def _place(self) -> _Place:
         assert self.item_id is not None, self.response_id
         return {
             "response_id": self.response_id,
             "item_id": self.item_id,
-            "output_index": 0,
+            "output_index": self._index,
             "content_index": 0,
+        }
+
+    def _call_place(self, item_id: str) -> _CallPlace:
+        index, call = self._calls[item_id]
+        return {
+            "response_id": self.response_id,
+            "item_id": item_id,
+            "output_index": index,
+            "call_id": call.call_id,
         }
 
     def _part(self, text: str) -> ev.ContentPart:

@@ -16,9 +16,11 @@ from starlette.formparsers import MultiPartException
 
 from daemon import build, webrtc, websocket
 from daemon.auth import ApiKeys, Refusal
+from daemon.client_secrets import ClientSecrets, read_request
 from daemon.protocol import ProtocolError, SessionPatch, error_from
 from daemon.sessions import Sessions, Supervisor
 
+MAX_SECRET_REQUEST_BYTES = 1 << 20
 EXPOSED_HEADERS = ["Location"]
 ALLOWED_HEADERS = ["authorization", "content-type", "x-openai-agents-sdk", "x-ext"]
 
@@ -71,13 +73,13 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
     @app.post("/v1/realtime/calls")
     @app.post("/v1/realtime")
     async def calls(request: Request) -> Response:
-        keys.check(request.headers)
+        grant = keys.enter(request.headers)
         offer, patch = await _read_offer(request, sessions.settings.limits.max_sdp_bytes)
         call_id, sdp = await webrtc.answer(
             offer,
             sessions,
             model=request.query_params.get("model", ""),
-            patch=patch,
+            patches=[each for each in (grant.patch, patch) if each is not None],
             has_extensions=websocket.has_extensions(
                 request.query_params.get("x-ext"), request.headers.get("x-ext")
             ),
@@ -95,11 +97,25 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
 
     @app.post("/v1/realtime/sessions")
     @app.post("/v1/realtime/transcription_sessions")
-    @app.post("/v1/realtime/client_secrets")
-    async def secrets(request: Request) -> Response:
+    async def beta(request: Request) -> Response:
         keys.check(request.headers)
-        message = "Ephemeral keys are not supported here yet: connect with an API key."
-        raise Refusal(404, message, "not_supported")
+        message = "Ephemeral keys are made at /v1/realtime/client_secrets now."
+        raise Refusal(410, message, "not_supported")
+
+
+def add_secrets(app: FastAPI, sessions: Sessions, keys: ApiKeys, secrets: ClientSecrets) -> None:
+    """Ephemeral keys."""
+
+    @app.post("/v1/realtime/client_secrets")
+    async def client_secrets(request: Request) -> dict[str, Any]:
+        keys.check(request.headers)
+        if int(request.headers.get("content-length", "0")) > MAX_SECRET_REQUEST_BYTES:
+            raise Refusal(413, "The session is too long.", "invalid_value", param="session")
+        asked = read_request(await request.body())
+        session = sessions.preview(asked.session)
+        secret = secrets.mint(asked)
+        view = session.model_dump() | {"expires_at": 0}
+        return {"value": secret.value, "expires_at": secret.expires_at, "session": view}
 
 
 async def _read_offer(request: Request, max_bytes: int) -> tuple[str, SessionPatch | None]:

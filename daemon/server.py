@@ -24,6 +24,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from daemon import build, logs, routes, webrtc
 from daemon.auth import ApiKeys, Gate, check_bind
+from daemon.client_secrets import ClientSecrets
 from daemon.metrics import Metrics
 from daemon.sessions import Sessions, Supervisor
 from daemon.settings import Settings, SettingsError, cache_folder, load
@@ -51,7 +52,8 @@ def create_app(
     build.about()  # asks git once, before anybody waits for /healthz
     metrics = Metrics()
     sessions = Sessions(settings, supervisor, metrics, new_vad=new_vad)
-    keys = ApiKeys(settings.server.api_keys)
+    secrets = ClientSecrets()
+    keys = ApiKeys(settings.server.api_keys, secrets)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,6 +78,7 @@ def create_app(
     app.add_middleware(Gate, settings=settings.server)
     routes.add_errors(app)
     routes.add_realtime(app, sessions, keys)
+    routes.add_secrets(app, sessions, keys, secrets)
     routes.add_status(app, supervisor, sessions, keys)
     routes.add_page(app)
     return app

@@ -12,14 +12,14 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from daemon import logs
 from daemon.auth import Refusal
 from daemon.metrics import Metrics
-from daemon.protocol import ServerEvent, SessionPatch
+from daemon.protocol import ServerEvent, SessionPatch, SessionView
 from daemon.realtime import EXTENSIONS, RealtimeSession
 from daemon.settings import Settings
 from daemon.wire_session import Voices, WireSession
@@ -93,6 +93,7 @@ class _Live:
     call_id: str | None
     ended: asyncio.Future[SessionEnded]
     task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Sessions:
@@ -183,29 +184,15 @@ class Sessions:
         has_extensions: bool,
         send: Callable[[ServerEvent], None],
         max_event_bytes: int,
-        patch: SessionPatch | None = None,
+        patches: Sequence[SessionPatch] = (),
         playout: Playout | None = None,
     ) -> RealtimeSession:
         """A new session, not running yet.
 
         Raises:
-            daemon.protocol.ProtocolError: `patch` does not fit.
+            daemon.protocol.ProtocolError: one of `patches` does not fit.
         """
-        info = self._supervisor.info
-        voices = Voices(
-            aliases=self.settings.voices, available=info.voices if info is not None else ()
-        )
-        limit_s = self.settings.session.max_duration_s
-        session = WireSession.begin(
-            self.settings,
-            voices,
-            session_id=f"sess_{secrets.token_hex(10)}",
-            model=model or self.model_name,
-            expires_at=int(time.time()) + (limit_s or FOREVER_S),
-            x_ext=EXTENSIONS if has_extensions else (),
-        )
-        if patch is not None:
-            session = session.patched(patch, voices, has_spoken=False, is_new=True)
+        session = self._begin(model, EXTENSIONS if has_extensions else (), patches)
 
         def open_conversation(config: SessionConfig, emit: Emit) -> Conversation:
             return Conversation(
@@ -221,11 +208,42 @@ class Sessions:
             session,
             send=send,
             open_conversation=open_conversation,
-            voices=voices,
+            voices=self._voices,
             limits=self.settings.limits,
             metrics=self.metrics,
             is_paced=playout is not None,
             max_event_bytes=max_event_bytes,
+        )
+
+    def preview(self, patch: SessionPatch | None) -> SessionView:
+        """What a session with this configuration would be.
+
+        Raises:
+            daemon.protocol.ProtocolError: it does not fit.
+        """
+        return self._begin("", (), [patch] if patch is not None else []).view()
+
+    def _begin(
+        self, model: str, x_ext: tuple[str, ...], patches: Sequence[SessionPatch]
+    ) -> WireSession:
+        voices = self._voices
+        session = WireSession.begin(
+            self.settings,
+            voices,
+            session_id=f"sess_{secrets.token_hex(10)}",
+            model=model or self.model_name,
+            expires_at=int(time.time()) + (self.settings.session.max_duration_s or FOREVER_S),
+            x_ext=x_ext,
+        )
+        for patch in patches:
+            session = session.patched(patch, voices, has_spoken=False, is_new=True)
+        return session
+
+    @property
+    def _voices(self) -> Voices:
+        info = self._supervisor.info
+        return Voices(
+            aliases=self.settings.voices, available=info.voices if info is not None else ()
         )
 
     @property
@@ -252,12 +270,13 @@ class Sessions:
                 for name, part in parts.items():
                     group.create_task(part, name=name)
         except* SessionEnded as group_of:
-            ended = _first(group_of)
+            ended = first_ending(group_of)
         except* Exception:
             log.exception("session failed")
             ended = SessionEnded(INTERNAL_ERROR, "Internal error.")
         finally:
             del self._live[session.session.id]
+            live.is_over.set()
             await session.conversation.aclose()
             log.info("session ends code=%d reason=%r", ended.code, ended.reason)
         return ended
@@ -269,6 +288,18 @@ class Sessions:
                 _end(live, SessionEnded(NORMAL, "Hung up."))
                 return True
         return False
+
+    def find_call(self, call_id: str) -> tuple[RealtimeSession, asyncio.Event]:
+        """The session of a call, and what is set at its end.
+
+        Raises:
+            Refusal: 404, there is no such call.
+        """
+        for live in self._live.values():
+            if live.call_id == call_id:
+                return live.session, live.is_over
+        message = "No session found for the provided call_id"
+        raise Refusal(404, message, "call_id_not_found", param="")
 
     async def _expire(self, session: RealtimeSession) -> None:
         limit_s = self.settings.session.max_duration_s
@@ -292,7 +323,8 @@ async def _conversation(conversation: Conversation) -> None:
     raise SessionEnded(INTERNAL_ERROR, "The conversation ended.")
 
 
-def _first(group: BaseExceptionGroup[SessionEnded]) -> SessionEnded:
+def first_ending(group: BaseExceptionGroup[SessionEnded]) -> SessionEnded:
+    """Of several reasons why a session ends, one."""
     found: BaseException = group
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]

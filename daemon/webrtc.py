@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 import secrets
+from collections.abc import Sequence
 
 from aiortc import (
     MediaStreamTrack,
@@ -58,7 +59,7 @@ async def answer(
     sessions: Sessions,
     *,
     model: str,
-    patch: SessionPatch | None,
+    patches: Sequence[SessionPatch],
     has_extensions: bool,
 ) -> tuple[str, str]:
     """Begin a call; returns its id and the SDP answer.
@@ -71,7 +72,7 @@ async def answer(
     place = sessions.take_place("webrtc")
     call = None
     try:
-        call = Call(sessions, place, model=model, patch=patch, has_extensions=has_extensions)
+        call = Call(sessions, place, model=model, patches=patches, has_extensions=has_extensions)
         sdp = await call.negotiate(_with_wanted_candidates(offer, sessions.settings.server.host))
     except BaseException:
         place.release()
@@ -114,7 +115,7 @@ class Call:
         place: Place,
         *,
         model: str,
-        patch: SessionPatch | None,
+        patches: Sequence[SessionPatch],
         has_extensions: bool,
     ) -> None:
         settings = sessions.settings
@@ -136,7 +137,7 @@ class Call:
         self._session = sessions.open(
             model=model,
             has_extensions=has_extensions,
-            patch=patch,
+            patches=patches,
             send=self._send,
             playout=playout,
             max_event_bytes=self._settings.max_event_bytes,

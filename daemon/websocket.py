@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from daemon.auth import ApiKeys, Refusal, send_refusal
 from daemon.outbox import ByteQueue
-from daemon.protocol import ServerEvent
+from daemon.protocol import ServerEvent, SessionPatch
 from daemon.realtime import RealtimeSession
-from daemon.sessions import NORMAL, OVERLOADED, RESTART, SessionEnded, Sessions
+from daemon.sessions import (
+    NORMAL,
+    OVERLOADED,
+    RESTART,
+    SessionEnded,
+    Sessions,
+    first_ending,
+)
 
 SUBPROTOCOL = "realtime"
 MAX_EVENT_BYTES = 1_000_000  # some clients take no message over 1 MiB
@@ -25,16 +34,28 @@ FLUSH_S = 1.0
 async def serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> None:
     """Refuse an upgrade, or accept it and hold the session until it ends."""
     try:
-        keys.check(websocket.headers, websocket.scope["subprotocols"])
-        _check_query(websocket)
-        place = sessions.take_place("websocket")
+        await _serve(websocket, sessions, keys)
     except Refusal as refusal:
         await send_refusal(websocket.scope, websocket.send, refusal)
+
+
+async def _serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> None:
+    """The same; raises Refusal before the upgrade."""
+    offered = websocket.scope["subprotocols"]
+    accepted = SUBPROTOCOL if SUBPROTOCOL in offered else None
+    call_id = websocket.query_params.get("call_id")
+    if call_id is not None:
+        keys.check(websocket.headers, offered)
+        session, is_over = sessions.find_call(call_id)
+        await websocket.accept(subprotocol=accepted)
+        await _Sideband(websocket, sessions).run(session, is_over)
         return
+    grant = keys.enter(websocket.headers, offered)
+    _check_query(websocket)
+    place = sessions.take_place("websocket")
     try:
-        offered = websocket.scope["subprotocols"]
-        await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        await _Connection(websocket, sessions).run()
+        await websocket.accept(subprotocol=accepted)
+        await _Connection(websocket, sessions).run([grant.patch] if grant.patch else [])
     finally:
         place.release()
 
@@ -46,16 +67,12 @@ def has_extensions(query: str | None, header: str | None) -> bool:
 
 def _check_query(websocket: WebSocket) -> None:
     query = websocket.query_params
-    if "call_id" in query:
-        raise Refusal(
-            404, "No session found for the provided call_id", "call_id_not_found", param=""
-        )
     if query.get("intent") == "transcription":
         raise Refusal(400, "Transcription sessions are not supported here yet.", "invalid_value")
 
 
-class _Connection:
-    """One accepted socket."""
+class _Socket:
+    """One accepted socket, with what waits to be obeyed and to be sent."""
 
     def __init__(self, websocket: WebSocket, sessions: Sessions) -> None:
         limits = sessions.settings.limits
@@ -64,25 +81,17 @@ class _Connection:
         self._inbox = ByteQueue(limits.max_inbox_bytes)
         self._outbox = ByteQueue(limits.max_outbox_bytes)
         self._is_slow = asyncio.Event()
-        self._session = sessions.open(
-            model=websocket.query_params.get("model", ""),
-            has_extensions=has_extensions(
-                websocket.query_params.get("x-ext"), websocket.headers.get("x-ext")
-            ),
-            send=self._send,
-            max_event_bytes=MAX_EVENT_BYTES,
-        )
 
-    async def run(self) -> None:
-        """Hold the session; then send what is left, and close."""
-        self._session.start()
-        parts = {
+    def _parts(self, session: RealtimeSession) -> dict[str, Coroutine[Any, Any, None]]:
+        return {
             "reader": self._read(),
-            "obey": self._obey(self._session),
+            "obey": self._obey(session),
             "writer": self._write(),
             "slowness": self._watch_slowness(),
         }
-        ended = await self._sessions.run(self._session, parts)
+
+    async def _finish(self, ended: SessionEnded) -> None:
+        """Send what is left, and close."""
         with contextlib.suppress(WebSocketDisconnect, TimeoutError, RuntimeError):
             # a peer that is gone or does not read can not be told
             async with asyncio.timeout(FLUSH_S):
@@ -104,7 +113,7 @@ class _Connection:
 
     async def _obey(self, session: RealtimeSession) -> None:
         while (message := await self._inbox.get()) is not None:
-            await session.handle(message)
+            await session.handle(message, sender=self._send)
 
     async def _write(self) -> None:
         while (message := await self._outbox.get()) is not None:
@@ -130,3 +139,42 @@ class _Connection:
             with contextlib.suppress(SessionEnded):
                 await self._write()
         await self._websocket.close(ended.code, ended.reason)
+
+
+class _Connection(_Socket):
+    """A client's socket: the session lives as long as it."""
+
+    async def run(self, patches: Sequence[SessionPatch]) -> None:
+        """Hold the session; then send what is left, and close."""
+        query, headers = self._websocket.query_params, self._websocket.headers
+        session = self._sessions.open(
+            model=query.get("model", ""),
+            has_extensions=has_extensions(query.get("x-ext"), headers.get("x-ext")),
+            patches=patches,
+            send=self._send,
+            max_event_bytes=MAX_EVENT_BYTES,
+        )
+        session.start()
+        await self._finish(await self._sessions.run(session, self._parts(session)))
+
+
+class _Sideband(_Socket):
+    """Another channel to a call's session, which goes on without it."""
+
+    async def run(self, session: RealtimeSession, is_over: asyncio.Event) -> None:
+        """Take part until the call or the socket ends."""
+        ended = SessionEnded(NORMAL, "")
+        try:
+            with session.joined(self._send):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_until_over(is_over), name="call")
+                    for name, part in self._parts(session).items():
+                        group.create_task(part, name=name)
+        except* SessionEnded as group_of:
+            ended = first_ending(group_of)
+        await self._finish(ended)
+
+
+async def _until_over(is_over: asyncio.Event) -> None:
+    await is_over.wait()
+    raise SessionEnded(NORMAL, "The call is over.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 
 import numpy as np
@@ -12,9 +13,11 @@ from daemon.protocol import PCM_RATE_HZ, ItemIn, ItemPart, ItemView, PartIn
 from daemon.settings import LimitSettings
 from pipeline.errors import BadInputError
 from pipeline.items import (
+    CallContent,
     Content,
     ImageContent,
     Item,
+    OutputContent,
     SpeechContent,
     TextContent,
     VoiceContent,
@@ -29,10 +32,29 @@ def item_from_wire(item: ItemIn, limits: LimitSettings) -> Item:
     Raises:
         BadInputError: a picture or audio that can not be read; `param` names the part.
     """
+    item_id = item.id or f"item_{secrets.token_hex(8)}"
+    if item.type == "function_call":
+        return Item(id=item_id, role="assistant", content=[_call(item)])
+    if item.type == "function_call_output":
+        output = OutputContent(call_id=item.call_id or "", output=item.output or "")
+        return Item(id=item_id, role="user", content=[output])
     content = [
-        _content(part, f"item.content[{index}]", limits) for index, part in enumerate(item.content)
+        _content(part, f"item.content[{index}]", limits)
+        for index, part in enumerate(item.content or ())
     ]
-    return Item(id=item.id or f"item_{secrets.token_hex(8)}", role=item.role, content=content)
+    assert item.role is not None
+    return Item(id=item_id, role=item.role, content=content)
+
+
+def _call(item: ItemIn) -> CallContent:
+    arguments = item.arguments or ""
+    try:
+        is_object = isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise BadInputError("The arguments are not a JSON object.", param="item.arguments")
+    return CallContent(name=item.name or "", call_id=item.call_id or "", arguments=arguments)
 
 
 def _content(part: PartIn, param: str, limits: LimitSettings) -> Content:
@@ -62,6 +84,24 @@ def view_of(item: Item, *, with_audio_bytes: int = 0) -> ItemView:
     Args:
         with_audio_bytes: include audio, if its base64 is no longer than this.
     """
+    if item.call is not None:
+        call = item.call
+        return ItemView(
+            id=item.id,
+            type="function_call",
+            status=item.status,
+            name=call.name,
+            call_id=call.call_id,
+            arguments="" if item.status == "in_progress" else call.arguments,
+        )
+    if item.output is not None:
+        return ItemView(
+            id=item.id,
+            type="function_call_output",
+            status=item.status,
+            call_id=item.output.call_id,
+            output=item.output.output,
+        )
     # a reply under way shows its content by the events of its parts
     content = [] if item.status == "in_progress" else item.content
     return ItemView(
@@ -88,6 +128,8 @@ def _part(item: Item, content: Content, max_base64: int) -> ItemPart:
         case VoiceContent():
             audio = _voice_base64(content.pcm, max_base64)
             return ItemPart(type="output_audio", audio=audio, transcript=content.transcript)
+        case CallContent() | OutputContent():
+            raise AssertionError("shown as an item of its own type")
 
 
 def _speech_base64(pcm: Pcm, max_base64: int) -> str | None:

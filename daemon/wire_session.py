@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, cast
 
 from daemon.protocol import (
     AudioView,
@@ -21,9 +21,17 @@ from daemon.protocol import (
     SessionView,
     TurnDetectionView,
 )
-from daemon.protocol_session import InputPatch, OutputPatch
+from daemon.protocol_session import (
+    InputPatch,
+    OutputPatch,
+    SemanticDetectionView,
+    SemanticVad,
+    TranscriptionView,
+)
+from daemon.protocol_tools import ForcedTool, FunctionTool
 from daemon.settings import Settings, TurnDetectionSettings
-from pipeline.session_config import SessionConfig, TurnDetection
+from pipeline.messages import ToolChoice as EngineToolChoice
+from pipeline.session_config import SessionConfig, Transcription, TurnDetection
 
 DEFAULT_VOICE = "default"
 
@@ -37,7 +45,7 @@ class Voices:
     aliases: Mapping[str, str]
     available: Sequence[str]
 
-    def resolve(self, name: str) -> str | None:
+    def resolve(self, name: str, *, param: str = "session.audio.output.voice") -> str | None:
         """The checkpoint's voice for a name.
 
         Raises:
@@ -52,7 +60,7 @@ class Voices:
         known = ", ".join([*self.available, DEFAULT_VOICE])
         raise ProtocolError(
             f"Voice '{name[:80]}' is not known. There are: {known}.",
-            param="session.audio.output.voice",
+            param=param,
         )
 
 
@@ -69,9 +77,12 @@ class WireSession:
     engine_voice: str | None
     output: Literal["audio", "text"]
     max_output_tokens: int | None
-    tool_choice: str
+    tools: tuple[FunctionTool, ...]
+    tool_choice: str | ForcedTool
     tracing: Any
     turn_detection: TurnDetection | None
+    eagerness: str | None
+    transcription: TranscriptionView | None
     default_turn_detection: TurnDetection
 
     @classmethod
@@ -97,9 +108,12 @@ class WireSession:
             engine_voice=voices.resolve(settings.session.voice),
             output="audio",
             max_output_tokens=None,
+            tools=(),
             tool_choice="auto",
             tracing=None,
             turn_detection=turn_detection,
+            eagerness=None,
+            transcription=None,
             default_turn_detection=turn_detection,
         )
 
@@ -128,8 +142,7 @@ class WireSession:
             changes["output"] = patch.output_modalities[0]
         if "max_output_tokens" in patch.model_fields_set:
             changes["max_output_tokens"] = _tokens(patch.max_output_tokens)
-        if patch.tool_choice is not None:
-            changes["tool_choice"] = patch.tool_choice
+        changes |= self._tool_changes(patch)
         if "tracing" in patch.model_fields_set:
             changes["tracing"] = patch.tracing
         if patch.audio is not None:
@@ -137,12 +150,30 @@ class WireSession:
             changes |= self._output_changes(patch.audio.output, voices, has_spoken)
         return replace(self, **changes)
 
+    def _tool_changes(self, patch: SessionPatch) -> dict[str, Any]:
+        tools = self.tools if patch.tools is None else tuple(patch.tools)
+        choice = self.tool_choice if patch.tool_choice is None else patch.tool_choice
+        if isinstance(choice, ForcedTool) and patch.tool_choice is not None:
+            check_forced(choice, tools, param="session.tool_choice")
+        return {"tools": tools, "tool_choice": choice}
+
     def _input_changes(self, patch: InputPatch | None) -> dict[str, Any]:
-        if patch is None or "turn_detection" not in patch.model_fields_set:
-            return {}
-        if patch.turn_detection is None:
-            return {"turn_detection": None}
-        return {"turn_detection": _from_patch(patch.turn_detection, self.default_turn_detection)}
+        changes: dict[str, Any] = {}
+        if patch is None:
+            return changes
+        if "turn_detection" in patch.model_fields_set:
+            wanted = patch.turn_detection
+            changes["eagerness"] = None
+            if isinstance(wanted, SemanticVad):
+                changes["eagerness"] = wanted.eagerness or "auto"
+            changes["turn_detection"] = wanted and _from_patch(wanted, self.default_turn_detection)
+        if "transcription" in patch.model_fields_set:
+            changes["transcription"] = patch.transcription and TranscriptionView(
+                model=patch.transcription.model or self.model,
+                language=patch.transcription.language,
+                prompt=patch.transcription.prompt,
+            )
+        return changes
 
     def _output_changes(
         self, patch: OutputPatch | None, voices: Voices, has_spoken: bool
@@ -160,10 +191,14 @@ class WireSession:
 
     def view(self) -> SessionView:
         """The full effective configuration."""
-        shown = _view_of_detection(self.turn_detection)
+        shown = _view_of_detection(self.turn_detection, self.eagerness)
+        choice = self.tool_choice
         audio = AudioView(
             input=InputView(
-                format=PcmFormat(), transcription=None, noise_reduction=None, turn_detection=shown
+                format=PcmFormat(),
+                transcription=self.transcription,
+                noise_reduction=None,
+                turn_detection=shown,
             ),
             output=OutputView(format=PcmFormat(), voice=self.voice, speed=1.0),
         )
@@ -172,8 +207,8 @@ class WireSession:
             model=self.model,
             output_modalities=[self.output],
             instructions=self.instructions,
-            tools=[],
-            tool_choice=self.tool_choice,
+            tools=[tool.shown() for tool in self.tools],
+            tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
             max_output_tokens=self.max_output_tokens or "inf",
             tracing=self.tracing,
             truncation="auto",
@@ -192,12 +227,54 @@ class WireSession:
             output=self.output,
             max_output_tokens=self.max_output_tokens,
             turn_detection=self.turn_detection,
+            transcription=_transcription(self.transcription),
+            tools=tuple(tool.for_template() for tool in self.tools),
+            **tool_choice(self.tool_choice),
         )
 
 
-def _view_of_detection(detection: TurnDetection | None) -> TurnDetectionView | None:
+class ToolChoiceTerms(TypedDict):
+    """A tool choice as the pipeline wants it."""
+
+    tool_choice: EngineToolChoice
+    forced_tool: str | None
+
+
+def tool_choice(choice: str | ForcedTool) -> ToolChoiceTerms:
+    """A tool choice of the wire as the pipeline wants it."""
+    if isinstance(choice, ForcedTool):
+        return {"tool_choice": "required", "forced_tool": choice.name}
+    assert choice in ("auto", "none", "required"), choice
+    return {"tool_choice": cast(EngineToolChoice, choice), "forced_tool": None}
+
+
+def check_forced(choice: ForcedTool, tools: Sequence[FunctionTool], *, param: str) -> None:
+    """Whether the function that must be called exists.
+
+    Raises:
+        ProtocolError: it does not.
+    """
+    if choice.name not in {tool.name for tool in tools}:
+        raise ProtocolError(f"There is no tool '{choice.name[:80]}'.", param=param)
+
+
+def _transcription(view: TranscriptionView | None) -> Transcription | None:
+    if view is None:
+        return None
+    return Transcription(language=view.language, prompt=view.prompt)
+
+
+def _view_of_detection(
+    detection: TurnDetection | None, eagerness: str | None
+) -> TurnDetectionView | SemanticDetectionView | None:
     if detection is None:
         return None
+    if eagerness is not None:
+        return SemanticDetectionView(
+            eagerness=eagerness,
+            create_response=detection.create_response,
+            interrupt_response=detection.interrupt_response,
+        )
     return TurnDetectionView(
         threshold=detection.threshold,
         prefix_padding_ms=detection.prefix_padding_ms,
@@ -223,7 +300,9 @@ def _from_settings(settings: TurnDetectionSettings) -> TurnDetection:
     )
 
 
-def _from_patch(patch: ServerVad, default: TurnDetection) -> TurnDetection:
+def _from_patch(patch: ServerVad | SemanticVad, default: TurnDetection) -> TurnDetection:
     """Turn detection is replaced as a unit: what is not named takes the server's default."""
-    named = patch.model_dump(exclude={"type"}, exclude_none=True)
+    named = patch.model_dump(exclude={"type", "eagerness"}, exclude_none=True)
+    if isinstance(patch, SemanticVad):
+        named |= {"silence_duration_ms": patch.silence_duration_ms, "idle_timeout_ms": None}
     return replace(default, **named)

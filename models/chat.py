@@ -88,6 +88,25 @@ class ChatFormat:
         """What asks the assistant to speak."""
         return self._encode_trusted(self._pieces.assistant_header)
 
+    # ------------------------------------------------------------------ tools
+    def tool_call_ids(self, name: str, arguments: str) -> list[int]:
+        """A call that the assistant made, as the model itself writes it."""
+        opening = self._tool_opening(name)
+        return self._encode_trusted(f"{opening}{self._broken(arguments)}}}\n</tool_call>")
+
+    def tool_opening_ids(self, name: str | None) -> list[int]:
+        """The beginning of a reply that has to call a tool: that one, or any (None)."""
+        opening = '<tool_call>\n{"name": "' if name is None else self._tool_opening(name)
+        return self._encode_trusted(opening.rstrip(" "))
+
+    def tool_result_ids(self, output: str) -> list[int]:
+        """What a tool answered, as it stands in a user's message."""
+        return self._encode_trusted(f"<tool_response>\n{self._broken(output)}\n</tool_response>")
+
+    def _tool_opening(self, name: str) -> str:
+        quoted = self._broken(json.dumps(name, ensure_ascii=False))
+        return f'<tool_call>\n{{"name": {quoted}, "arguments": '
+
     # ------------------------------------------------------------------ ids -> text
     def detokenizer(self) -> IncrementalDetokenizer:
         """A new reader of one reply's tokens."""
@@ -98,6 +117,11 @@ class ChatFormat:
     def tool_call_id(self) -> int | None:
         """The token that opens a tool call; None where the tokenizer has none."""
         return self._special.ids.get("<tool_call>")
+
+    @property
+    def tool_call_end_id(self) -> int | None:
+        """The token that closes a tool call; None where the tokenizer has none."""
+        return self._special.ids.get("</tool_call>")
 
     @property
     def vision_end_id(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Role = Literal["system", "user", "assistant"]
+ToolChoice = Literal["auto", "none", "required"]
 EndStatus = Literal["completed", "cancelled", "incomplete", "failed"]
 
 Pcm = npt.NDArray[np.float32]  # [num_samples] at 16 kHz, mono, -1..1
@@ -43,7 +44,22 @@ class Audio:
     frames: tuple[tuple[float, Rgb], ...] = ()
 
 
-Part = Text | Image | Audio
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of a tool inside an assistant's message; `arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What a tool answered, inside a user's message (that is where the template puts it)."""
+
+    output: str
+
+
+Part = Text | Image | Audio | ToolCall | ToolResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +72,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyOptions:
-    """How one reply is made. None means: as the checkpoint's generation config says."""
+    """How one reply is made. None means: as the checkpoint's generation config says.
+
+    `tool_choice`: whether the reply may, must not, or must call a tool; `forced_tool` is the one
+    that it must.
+    """
 
     audio: bool = True
+    tool_choice: ToolChoice = "auto"
+    forced_tool: str | None = None
     max_tokens: int | None = None
     greedy: bool = False
     temperature: float | None = None
@@ -111,6 +133,17 @@ class AudioEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallEvent:
+    """More of a tool call: its number in the reply, its name, the next piece of its arguments."""
+
+    response: int
+    index: int
+    name: str
+    arguments: str
+    is_done: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndEvent:
     """The last event of a reply."""
 
@@ -129,4 +162,4 @@ class FaultEvent:
     error: str
 
 
-EngineEvent = TextEvent | AudioEvent | EndEvent | FaultEvent
+EngineEvent = TextEvent | AudioEvent | CallEvent | EndEvent | FaultEvent

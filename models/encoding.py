@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.chat import ChatFormat
 from models.config import OmniConfig
-from models.content import Audio, Image, Part, Pcm, Rgb, Text
+from models.content import Audio, Image, Part, Pcm, Rgb, Text, ToolCall, ToolResult
 from models.context import Context
 from models.entries import Entry, MessageEntry, ReplyEntry, SpeechEntry, WindowMark
 from models.errors import RequestError
@@ -132,7 +132,7 @@ class MessageEncoder:
             entry.pieces.append(layout.text(self._chat.open_ids(role)))
         self._take_text(entry)
         if entry.num_parts_encoded < len(parts):
-            self._encode_media(entry, parts[entry.num_parts_encoded])
+            self._encode_part_of_its_own(entry, parts[entry.num_parts_encoded])
             entry.num_parts_encoded += 1
             self._take_text(entry)
         if entry.num_parts_encoded == len(parts):
@@ -152,8 +152,16 @@ class MessageEncoder:
         if text:
             entry.pieces.append(entry.layout.text(self._chat.encode(text)))
 
-    def _encode_media(self, entry: MessageEntry, part: Part) -> None:
+    def _encode_part_of_its_own(self, entry: MessageEntry, part: Part) -> None:
         match part:
+            case ToolCall():
+                self._divide(entry)
+                ids = self._chat.tool_call_ids(part.name, part.arguments)
+                entry.pieces.append(entry.layout.text(ids))
+            case ToolResult():
+                self._divide(entry)
+                ids = self._chat.tool_result_ids(part.output)
+                entry.pieces.append(entry.layout.text(ids))
             case Image(rgb=rgb):
                 self._encode_image(entry, rgb)
             case Audio(frames=()):
@@ -162,7 +170,12 @@ class MessageEncoder:
                 speech = self._whole_speech(entry, part)
                 entry.pieces.extend(speech.pieces)
             case Text():
-                raise AssertionError("text is taken before media")
+                raise AssertionError("text is taken before")
+
+    def _divide(self, entry: MessageEntry) -> None:
+        """Calls and results stand on lines of their own, also behind text and each other."""
+        if entry.num_parts_encoded:
+            entry.pieces.append(entry.layout.text(self._chat.encode("\n")))
 
     def _encode_image(self, entry: MessageEntry, rgb: Rgb) -> None:
         layout, ids = entry.layout, self._ids

@@ -8,11 +8,13 @@ sockets and no sessions' transport. Not thread safe: one thread owns it.
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +22,19 @@ from models import scheduler
 from models.cache import KvCache
 from models.chat import ChatFormat
 from models.config import DecoderConfig, OmniConfig, read_config
-from models.content import EngineEvent, FaultEvent, Message, Pcm, ReplyOptions, Rgb, Text
+from models.content import (
+    Audio,
+    EngineEvent,
+    FaultEvent,
+    Image,
+    Message,
+    Pcm,
+    ReplyOptions,
+    Rgb,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from models.context import Context
 from models.devices import pick_device, pick_dtype
 from models.encoding import MessageEncoder, WindowPolicy, checked_pcm, checked_rgb
@@ -35,7 +49,9 @@ from models.replying import ReplyMaker
 from models.weights import load_model
 
 Clock = Callable[[], float]
+Tools = Sequence[Mapping[str, Any]]
 INITIAL_CACHE_TOKENS = 1024
+_PARTS_OF = {"user": Text | Image | Audio | ToolResult, "assistant": Text | ToolCall}
 DEFAULT_VOICE = "ethan"  # the reference's; no file of the checkpoint names one
 
 
@@ -138,8 +154,10 @@ class Engine:
         return limit if wanted is None else min(limit, wanted)
 
     # ------------------------------------------------------------------ contexts
-    def open(self, context: int, *, instructions: str, voice: str | None) -> None:
-        """Start a token log."""
+    def open(
+        self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
+    ) -> None:
+        """Start a token log; `tools` are shown to the model as its template has them."""
         if context in self._contexts:
             raise RequestError(f"context {context} exists")
         talker = self._config.talker
@@ -150,14 +168,16 @@ class Engine:
             talker_cache=self._cache(talker.decoder) if talker else None,
             max_tokens=self.max_context_tokens,
         )
-        opened.replace_system(self._system_entry(instructions))
+        opened.replace_system(self._system_entry(instructions, tools))
         self._contexts[context] = opened
 
-    def configure(self, context: int, *, instructions: str, voice: str | None) -> None:
+    def configure(
+        self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
+    ) -> None:
         """Replace what precedes the log; it is placed and prefilled again in the background."""
         found = self._context(context)
         found.voice = self._speaker(voice)
-        found.replace_system(self._system_entry(instructions))
+        found.replace_system(self._system_entry(instructions, tools))
 
     def close(self, context: int) -> None:
         """Free a context and its replies. Idempotent."""
@@ -352,13 +372,14 @@ class Engine:
             raise RequestError(f"voice {voice!r} is unknown; this checkpoint has {known}")
         return speakers[name]
 
-    def _system_entry(self, instructions: str) -> MessageEntry | None:
+    def _system_entry(self, instructions: str, tools: Tools) -> MessageEntry | None:
         """What precedes the log, as the chat template has it; None: nothing."""
-        ids = self._chat.system_ids(instructions)
+        ids = self._chat.system_ids(instructions, tools)
         if not ids:
             return None
         layout = Layout(in_talker=False)
-        message = Message(role="system", parts=(Text(text=instructions),))
+        shown = (instructions, *(json.dumps(tool) for tool in tools))
+        message = Message(role="system", parts=tuple(Text(text=text) for text in shown))
         return MessageEntry(
             layout=layout, message=message, pieces=[layout.text(ids)], is_complete=True
         )
@@ -370,8 +391,9 @@ class Engine:
 
 
 def _message_entry(message: Message) -> MessageEntry:
-    if message.role != "user" and not all(isinstance(part, Text) for part in message.parts):
-        raise RequestError(f"a message of role {message.role!r} holds text only")
+    allowed = _PARTS_OF.get(message.role, Text)
+    if not all(isinstance(part, allowed) for part in message.parts):
+        raise RequestError(f"a message of role {message.role!r} can not hold such a part")
     return MessageEntry(layout=Layout(in_talker=message.role == "user"), message=message)
 
 

@@ -14,6 +14,7 @@ from models.content import EndStatus, EngineEvent, ReplyOptions, Stages, Usage
 from models.entries import ReplyEntry
 from models.sampling import Sampler
 from models.speaking import Voice
+from models.tool_calls import CallSplitter
 
 FIRST_FRAME_GUARD = 75
 FRAMES_PER_TOKEN_GUARD = 8
@@ -40,6 +41,7 @@ class Reply:
     """State of one reply.
 
     Attributes:
+        tools: tells the tokens of tool calls from those that are shown and spoken.
         text_ids: sampled tokens without the end token. is_text_done: no more will come.
         char_ends: length of the visible text after each token.
         voice: the talker's half; None for a text reply or before its first token is known.
@@ -57,12 +59,14 @@ class Reply:
     pace: Pace
     wants_voice: bool
     started_s: float
+    tools: CallSplitter
     held: list[EngineEvent] | None = None
     stages: Stages = field(default_factory=Stages)
     usage: Usage = field(default_factory=Usage)
     text: str = ""
     text_ids: list[int] = field(default_factory=list)
     char_ends: list[int] = field(default_factory=list)
+    num_spoken_ids: int | None = None
     is_text_done: bool = False
     was_cut: bool = False
     voice: Voice | None = None
@@ -86,7 +90,13 @@ class Reply:
     def add_token(self, token: int) -> str:
         """Take a sampled token; returns the text that became visible."""
         self.text_ids.append(token)
-        delta = self.detokenizer.push(token)
+        delta = ""
+        if self.tools.takes(token):
+            if self.num_spoken_ids is None:
+                self.num_spoken_ids = len(self.text_ids) - 1
+                delta = self.detokenizer.flush()
+        else:
+            delta = self.detokenizer.push(token)
         self.text += delta
         self.char_ends.append(len(self.text))
         return delta
@@ -102,10 +112,17 @@ class Reply:
 
     @property
     def spoken_ids(self) -> list[int]:
-        """The tokens that the voice reads: one that was cut off in the middle of a reply is not
-        fed.
+        """The tokens that the voice reads: none of a tool call or behind it, and not the one at
+        which a reply was cut off.
         """
+        if self.num_spoken_ids is not None:
+            return self.text_ids[: self.num_spoken_ids]
         return self.text_ids[:-1] if self.was_cut else self.text_ids
+
+    @property
+    def is_script_done(self) -> bool:
+        """Whether the voice will get no more to read."""
+        return self.is_text_done or self.num_spoken_ids is not None
 
     # ------------------------------------------------------------------ voice
     @property
@@ -115,7 +132,7 @@ class Reply:
             return False
         if self.voice is None:
             return bool(self.spoken_ids)
-        return self.is_text_done or self.voice.num_frames < len(self.spoken_ids)
+        return self.is_script_done or self.voice.num_frames < len(self.spoken_ids)
 
     def watch(self, first_code: int, *, is_quiet: bool) -> None:
         """Count how long the voice has been stuck on one sound, or silent."""
@@ -129,8 +146,8 @@ class Reply:
         if max(self.num_equal_codes, self.num_quiet_frames) >= MAX_EQUAL_FRAMES:
             return True
         frames = len(self.frame_ends)
-        budget = FRAMES_PER_TOKEN_GUARD * len(self.text_ids) + FIRST_FRAME_GUARD
-        return self.is_text_done and frames >= budget
+        budget = FRAMES_PER_TOKEN_GUARD * len(self.spoken_ids) + FIRST_FRAME_GUARD
+        return self.is_script_done and frames >= budget
 
     @property
     def is_finished(self) -> bool:
@@ -141,7 +158,7 @@ class Reply:
     # ------------------------------------------------------------------ what was heard
     def spoken_chars(self, num_frames: int) -> int:
         """Estimated characters of the text spoken by the end of a frame."""
-        if self.is_voice_done and self.is_text_done:
+        if self.is_voice_done and self.is_script_done:
             share = num_frames / max(1, len(self.frame_ends))
             return round(share * len(self.text))
         return min(len(self.text), round(num_frames / self.pace.frames_per_char))

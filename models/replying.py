@@ -34,8 +34,9 @@ from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import SpecialText
 from models.reply import Pace, Reply
-from models.sampling import Sampler, SamplingSettings
+from models.sampling import NEGATIVE_INFINITY, Sampler, SamplingSettings
 from models.speaking import Voice
+from models.tool_calls import CallSplitter
 
 NEAR_SILENCE = 1e-3
 
@@ -87,6 +88,11 @@ class ReplyMaker:
             detokenizer=self._chat.detokenizer(),
             pace=self._pace,
             wants_voice=options.audio and self._model.talker is not None,
+            tools=CallSplitter(
+                open_id=self._chat.tool_call_id,
+                close_id=self._chat.tool_call_end_id,
+                detokenizer=self._chat.detokenizer,
+            ),
             started_s=self._clock(),
             held=[] if is_held else None,
         )
@@ -163,16 +169,29 @@ class ReplyMaker:
             prefill(self._model, context, max_tokens=context.num_to_prefill)
         assert context.last_hidden is not None
         logits = self._model.thinker.logits(context.last_hidden)
-        token = int(reply.text_sampler(logits, reply.text_ids))
+        if not reply.text_ids and reply.options.tool_choice == "required":
+            for forced in self._chat.tool_opening_ids(reply.options.forced_tool):
+                self._take_token(context, reply, forced)
+            return
+        token = int(reply.text_sampler(self._allowed(logits, reply), reply.text_ids))
         if token in self._generation.thinker.eos_ids:
+            reply.tools.close()
             self._text_event(reply, reply.end_text(was_cut=False), ())
+            self._call_events(reply)
         else:
             self._take_token(context, reply, token)
         self._stamp(reply, "first_text")
 
+    def _allowed(self, logits: Tensor, reply: Reply) -> Tensor:
+        """The logits without the call of a tool, where that is not allowed."""
+        opening = self._chat.tool_call_id
+        if reply.options.tool_choice != "none" or opening is None:
+            return logits
+        return logits.index_fill(
+            0, torch.tensor([opening], device=logits.device), NEGATIVE_INFINITY
+        )
+
     def _take_token(self, context: Context, reply: Reply, token: int) -> None:
-        if not reply.text_ids and token == self._chat.tool_call_id:
-            reply.wants_voice = False
         pieces = reply.entry.pieces
         pieces.append(reply.entry.layout.text([token]))
         try:
@@ -181,9 +200,12 @@ class ReplyMaker:
             pieces.pop()  # the reply ends before this token
             raise
         delta = reply.add_token(token)
+        if reply.num_spoken_ids == 0:
+            reply.wants_voice = False
         if len(reply.text_ids) >= reply.max_tokens:
             delta += reply.end_text(was_cut=True)
         self._text_event(reply, delta, (token,))
+        self._call_events(reply)
 
     def make_frame(self, context: Context, reply: Reply) -> None:
         """Make the next codec frame and its samples."""
@@ -261,6 +283,10 @@ class ReplyMaker:
     def _text_event(self, reply: Reply, text: str, ids: tuple[int, ...]) -> None:
         if text or ids:
             self._emit(reply, TextEvent(response=reply.id, text=text, ids=ids))
+
+    def _call_events(self, reply: Reply) -> None:
+        for piece in reply.tools.pieces():
+            self._emit(reply, replace(piece, response=reply.id))
 
     def _stamp(self, reply: Reply, stage: str) -> None:
         """Note the time of a stage's first end."""

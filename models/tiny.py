@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from models.config import parse_config
-from models.errors import CheckpointError
+from models.errors import CheckpointError, RequestError
 from models.tiny_config import GENERATION, PREPROCESSOR, tiny_config
 from models.tiny_tokenizer import word_ids, write_tokenizer
 from models.tiny_weights import tiny_weights, total_bytes
@@ -45,7 +45,10 @@ def write_tiny_checkpoint(
     Raises:
         CheckpointError: the folder is taken or can not be written, or the overrides do not fit
         together.
+        RequestError: no such seed.
     """
+    if not 0 <= seed < 2**63:
+        raise RequestError(f"a seed lies between 0 and 2**63 - 1; {seed} does not")
     folder = folder.absolute()
     _check_free(folder, force=force)
     try:

@@ -35,7 +35,10 @@ def read_wav(path: Path) -> Pcm:
     except FileNotFoundError:
         raise RequestError(f"there is no file {path}") from None
     except (OSError, wave.Error, EOFError) as error:
-        raise RequestError(f"{path} is not a PCM WAV file: {error}") from None
+        why = str(error) or "it ends too early"
+        raise RequestError(f"{path} is not a PCM WAV file: {why}") from None
+    if width > 4:
+        raise RequestError(f"{path} is not a PCM WAV file: {8 * width} bits a sample")
     samples = _decode(raw[: len(raw) // (width * channels) * width * channels], width)
     mono = samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
     if not len(mono) or rate_hz <= 0:
@@ -49,12 +52,14 @@ def write_wav(path: Path, pcm: Pcm16, rate_hz: int) -> None:
     Raises:
         RequestError: the file can not be written.
     """
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(pcm.astype("<i2").tobytes())
     try:
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate_hz)
-            file.writeframes(pcm.astype("<i2").tobytes())
+        path.write_bytes(written.getvalue())
     except OSError as error:
         raise RequestError(f"can not write {path}: {error}") from None
 

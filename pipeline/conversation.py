@@ -14,7 +14,7 @@ waiting; speech and media as `speech` and `history` say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Literal
 
 from pipeline import events
@@ -23,6 +23,7 @@ from pipeline.clock import Clock
 from pipeline.engine_port import Engine
 from pipeline.errors import EngineLostError
 from pipeline.events import Emit
+from pipeline.history import joined, to_message
 from pipeline.items import Item, TextContent
 from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
@@ -30,6 +31,8 @@ from pipeline.playout import Playout
 from pipeline.replies import Replies
 from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig
+from pipeline.side_replies import SideReplies
+from pipeline.transcripts import Transcripts
 from pipeline.turns import EchoGuard
 from pipeline.user_turns import UserTurns
 from pipeline.vad import Vad
@@ -83,13 +86,15 @@ class Conversation:
             on_settled=self._reply_settled,
             on_change=self._note_state,
         )
+        self._aside = SideReplies(engine, emit=emit, spawn=self._spawn)
+        self._transcripts = Transcripts(engine, emit=emit, spawn=self._spawn)
         self._turns = UserTurns(
             self._log,
             settings=config.turn_detection,
             vad=vad,
             clock=clock,
             camera=self._camera,
-            emit=emit,
+            emit=self._emit_turn,
             listener=self,
             echo_guard=echo_guard,
         )
@@ -136,6 +141,7 @@ class Conversation:
 
     def _end(self) -> None:
         self._replies.close()
+        self._aside.close()
         self._log.close()
         self._closed.set()
 
@@ -216,8 +222,10 @@ class Conversation:
 
         Raises:
             BadInputError: an unknown predecessor, or a duplicate id (code
-                item_create_duplicate_item_id).
+                item_create_duplicate_item_id), or an answer to a call that nobody made.
         """
+        if item.output is not None:
+            self._log.history.check_call(item.output.call_id)
         is_typed = item.role == "user" and all(isinstance(c, TextContent) for c in item.content)
         still = self._camera.newest if is_typed else None
         previous_id = self._log.insert(item, after_id=previous_item_id, still=still)
@@ -251,17 +259,45 @@ class Conversation:
         self._note_state()
 
     # ------------------------------------------------------------------ replies
-    def respond(self, options: ResponseOptions | None = None) -> str:
+    def respond(
+        self, options: ResponseOptions | None = None, *, config: SessionConfig | None = None
+    ) -> str:
         """Start a reply by hand; returns its id. None: as the session is configured.
+
+        `config`: instructions, voice and tools for this reply alone.
 
         Raises BadInputError, code conversation_already_has_active_response.
         """
-        reply_id = self._start_reply(options, self._manual_turn)
+        reply_id = self._start_reply(options, self._manual_turn, config)
         self._manual_turn = None
         return reply_id
 
+    def respond_aside(
+        self,
+        options: ResponseOptions,
+        *,
+        config: SessionConfig,
+        items: Sequence[Item] | None = None,
+    ) -> str:
+        """Start a reply that the conversation will not know of; returns its id.
+
+        `items` are what it answers; None: the conversation as it is now.
+
+        Raises BadInputError: too many are being made already.
+        """
+        if items is None:
+            messages = self._log.history.messages()
+        else:
+            messages = joined(message for each in items if (message := to_message(each)))
+        return self._aside.start(options, config, messages)
+
     def cancel_response(self, response_id: str | None = None) -> None:
-        """Stop the active reply. Raises BadInputError, code response_cancel_not_active."""
+        """Stop the active reply, or one beside the conversation.
+
+        Raises BadInputError, code response_cancel_not_active.
+        """
+        if self._aside.cancel(response_id):
+            return
         self._waiting_turn = None
         self._replies.cancel(response_id)
         self._note_state()
@@ -271,14 +307,27 @@ class Conversation:
         self._replies.clear_output()
         self._note_state()
 
-    def _start_reply(self, options: ResponseOptions | None, turn_end: TurnEnd | None) -> str:
+    def _start_reply(
+        self,
+        options: ResponseOptions | None,
+        turn_end: TurnEnd | None,
+        config: SessionConfig | None = None,
+    ) -> str:
         if options is None:
-            options = ResponseOptions(
-                audio=self._config.output == "audio", max_tokens=self._config.max_output_tokens
-            )
-        reply = self._replies.start(options, turn_end)
+            options = self.default_options()
+        reply = self._replies.start(options, turn_end, config)
         self._note_state()
         return reply.id
+
+    def default_options(self) -> ResponseOptions:
+        """How a reply is made that nobody asks to be made otherwise."""
+        config = self._config
+        return ResponseOptions(
+            audio=config.output == "audio",
+            max_tokens=config.max_output_tokens,
+            tool_choice=config.tool_choice if config.tools else "none",
+            forced_tool=config.forced_tool if config.tools else None,
+        )
 
     def _reply_settled(self) -> None:
         """A turn that ended during the reply gets its own now."""
@@ -287,6 +336,11 @@ class Conversation:
             self._start_reply(None, waiting)
 
     # ------------------------------------------------------------------ what the user's turns lead
+    def _emit_turn(self, event: events.SessionEvent) -> None:
+        self._emit(event)
+        if isinstance(event, events.ItemDone) and self._config.transcription is not None:
+            self._transcripts.start(event.item, self._config.transcription)
+
     @property
     def is_echoing(self) -> bool:
         """See `user_turns.Listener`."""

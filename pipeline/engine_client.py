@@ -36,6 +36,7 @@ from pipeline.messages import (
     ResponseEvent,
     ResponseOptions,
     TextDelta,
+    ToolCallDelta,
 )
 
 logger = logging.getLogger(__name__)
@@ -122,12 +123,17 @@ class EngineClient:
                 return self.info
             await self._changed.wait()
 
-    def open(self, *, instructions: str, voice: str | None) -> EngineContext:
+    def open(
+        self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()
+    ) -> EngineContext:
         """See the port. While no engine runs the context is dead from its beginning."""
         context = EngineContext(self, next(self._ids))
         if self._failure is None and self._link is not None and not self._link.lost.done():
             self._contexts[context.id] = context
-            self.send(port.Open(context=context.id, instructions=instructions, voice=voice))
+            call = port.Open(
+                context=context.id, instructions=instructions, voice=voice, tools=tools
+            )
+            self.send(call)
         return context
 
     # ------------------------------------------------------------------ for contexts and responses
@@ -182,7 +188,7 @@ class EngineClient:
     def receive(self, link: Link, answer: Answer) -> None:
         """One answer of an engine, in order."""
         match answer:
-            case TextDelta() | AudioDelta():
+            case TextDelta() | AudioDelta() | ToolCallDelta():
                 if response := self._responses.get(answer.response):
                     response.deliver(answer)
             case ResponseEnded():
@@ -261,8 +267,12 @@ class EngineContext:
     def is_alive(self) -> bool:
         return self._client.is_alive(self.id)
 
-    def configure(self, *, instructions: str, voice: str | None) -> None:
-        self._send(port.Configure(context=self.id, instructions=instructions, voice=voice))
+    def configure(
+        self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()
+    ) -> None:
+        self._send(
+            port.Configure(context=self.id, instructions=instructions, voice=voice, tools=tools)
+        )
 
     def append_message(self, message: Message) -> None:
         self._send(port.AppendMessage(context=self.id, message=message))

@@ -59,7 +59,9 @@ class Context(Protocol):
     def is_alive(self) -> bool:
         """False once the engine that held it is gone; every other call is then ignored."""
 
-    def configure(self, *, instructions: str, voice: str | None) -> None: ...
+    def configure(
+        self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()
+    ) -> None: ...
 
     def append_message(self, message: Message) -> None: ...
 
@@ -93,4 +95,6 @@ class Engine(Protocol):
                 gone for good.
         """
 
-    def open(self, *, instructions: str, voice: str | None) -> Context: ...
+    def open(
+        self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()
+    ) -> Context: ...

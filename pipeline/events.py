@@ -84,16 +84,19 @@ class ItemTruncated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseStarted:
-    """A reply was begun. `has_audio` is False for a text reply."""
+    """A reply was begun. `has_audio` is False for a text reply; `is_aside`: it is none of the
+    conversation, which will not hold its items.
+    """
 
     response_id: str
     has_audio: bool
+    is_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseItemStarted:
-    """The reply's item exists (follows `ResponseStarted` at its first output; its `ItemAdded` comes
-    right after).
+    """An item of the reply exists: what it says or writes, or a tool call. Its `ItemAdded` comes
+    right after.
     """
 
     response_id: str
@@ -119,9 +122,27 @@ class ResponseAudio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseCallDelta:
+    """More of the arguments of a tool call that the reply makes."""
+
+    response_id: str
+    item_id: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseCallFinished:
+    """A tool call is final: whole, or broken off (its item is then incomplete)."""
+
+    response_id: str
+    item: Item
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseFinished:
-    """The reply is over, exactly once for each `ResponseStarted`; `item` is None if it never had
-    output.
+    """The reply is over, exactly once for each `ResponseStarted`; `item` is what it said or wrote,
+    None if that was nothing. Its tool calls have been told before.
     """
 
     response_id: str
@@ -131,6 +152,31 @@ class ResponseFinished:
     reason: CancelReason | Literal["max_output_tokens"] | None
     usage: Usage
     error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptDelta:
+    """More of what the user said in an item, as text."""
+
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptDone:
+    """All of what the user said in an item."""
+
+    item_id: str
+    text: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptFailed:
+    """There will be no text of what the user said in an item."""
+
+    item_id: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +245,12 @@ SessionEvent = (
     | ResponseItemStarted
     | ResponseText
     | ResponseAudio
+    | ResponseCallDelta
+    | ResponseCallFinished
     | ResponseFinished
+    | TranscriptDelta
+    | TranscriptDone
+    | TranscriptFailed
     | OutputStarted
     | OutputStopped
     | OutputCleared

@@ -35,7 +35,7 @@ class Heard:
 
         May be said again, more or less.
         """
-        if reply.item is None:
+        if reply.item is None and not reply.calls:
             return
         if reply.voice is None:
             self._log.rebuild()
@@ -44,7 +44,8 @@ class Heard:
             num_samples = min(num_samples, reply.max_heard_samples)
         reply.show_text(reply.text_heard(num_samples))
         is_known = self._log.is_open and reply.generation == self._log.generation
-        if reply.response is None or not is_known:
+        if reply.response is None or not is_known or reply.calls:
+            # the engine would forget the calls together with the words that were not heard
             self._log.rebuild()
             return
         told, reply.told = reply.told, (reply.generation, num_samples)

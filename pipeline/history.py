@@ -11,15 +11,34 @@ of what is gone. The newest item is never touched.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import numpy as np
 
 from pipeline.errors import BadInputError
-from pipeline.items import Content, ImageContent, Item, SpeechContent, TextContent, VoiceContent
-from pipeline.messages import AudioPart, ImagePart, Message, Part, Pcm, Rgb, TextPart
+from pipeline.items import (
+    CallContent,
+    Content,
+    ImageContent,
+    Item,
+    OutputContent,
+    SpeechContent,
+    TextContent,
+    VoiceContent,
+)
+from pipeline.messages import (
+    AudioPart,
+    ImagePart,
+    Message,
+    Part,
+    Pcm,
+    Rgb,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 
 MAX_MEDIA_BYTES = 96 * 2**20
 ROOT = "root"
@@ -108,13 +127,26 @@ class History:
             )
         del self._entries[self._index(item_id)]
 
+    def check_call(self, call_id: str) -> None:
+        """Whether there is a call of a tool with this id.
+
+        Raises:
+            BadInputError: there is none.
+        """
+        if not any(item.call is not None and item.call.call_id == call_id for item in self):
+            raise BadInputError(
+                f"No tool call with the id '{call_id}' was found in the conversation.",
+                code="invalid_tool_call_id",
+                param="item.call_id",
+            )
+
     def messages(self) -> tuple[Message, ...]:
         """What an engine is told to know the whole conversation.
 
         Items still in progress are left out.
         """
         made = (to_message(entry.item, still=entry.still) for entry in self._entries)
-        return tuple(message for message in made if message is not None)
+        return joined(message for message in made if message is not None)
 
     # ------------------------------------------------------------------ memory
     def trim(self) -> None:
@@ -156,11 +188,31 @@ def to_message(item: Item, *, still: Rgb | None = None) -> Message | None:
 
     None where there is nothing (yet) that the model should remember.
     """
-    if item.status == "in_progress":
+    if item.status == "in_progress" or (item.call is not None and item.status != "completed"):
         return None
     parts: list[Part] = [] if still is None else [ImagePart(rgb=still)]
     parts += [part for content in item.content if (part := _to_part(content)) is not None]
     return Message(role=item.role, parts=tuple(parts)) if parts else None
+
+
+def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Calls as part of the turn that made them, results of parallel calls in one turn.
+
+    That is how a chat template writes them.
+    """
+    found: list[Message] = []
+    for message in messages:
+        if found and _belong_together(found[-1], message):
+            message = Message(role=message.role, parts=found.pop().parts + message.parts)
+        found.append(message)
+    return tuple(found)
+
+
+def _belong_together(first: Message, second: Message) -> bool:
+    kinds = {type(part) for part in second.parts}
+    if first.role == second.role == "assistant":
+        return kinds == {ToolCallPart}
+    return kinds == {ToolResultPart} == {type(part) for part in first.parts}
 
 
 def _to_part(content: Content) -> Part | None:
@@ -175,6 +227,10 @@ def _to_part(content: Content) -> Part | None:
             return AudioPart(pcm=content.pcm, frames=content.frames)
         case VoiceContent():
             return TextPart(text=content.transcript) if content.transcript else None
+        case CallContent():
+            return ToolCallPart(name=content.name, arguments=content.arguments)
+        case OutputContent():
+            return ToolResultPart(output=content.output)
         case _:
             assert_never(content)
 
@@ -186,7 +242,7 @@ def _media_bytes(entry: Entry) -> int:
 
 def _content_bytes(content: Content) -> int:
     match content:
-        case TextContent():
+        case TextContent() | CallContent() | OutputContent():
             return 0
         case ImageContent():
             return content.rgb.nbytes + len(content.data_uri)
@@ -212,7 +268,7 @@ def _drop_media(entry: Entry) -> None:
 
 def _without_media(content: Content) -> Content:
     match content:
-        case TextContent():
+        case TextContent() | CallContent() | OutputContent():
             return content
         case ImageContent():
             return TextContent(text=LOST_IMAGE)

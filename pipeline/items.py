@@ -55,14 +55,45 @@ class VoiceContent:
         return sum(len(chunk) for chunk in self.pcm)
 
 
-Content = TextContent | ImageContent | SpeechContent | VoiceContent
+@dataclass(slots=True, kw_only=True)
+class CallContent:
+    """A call of a tool, alone in an item of the assistant; `arguments` is the text of a JSON object
+    (so far).
+    """
+
+    name: str
+    call_id: str
+    arguments: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class OutputContent:
+    """What a tool answered to a call, alone in an item of the user."""
+
+    call_id: str
+    output: str
+
+
+Content = TextContent | ImageContent | SpeechContent | VoiceContent | CallContent | OutputContent
 
 
 @dataclass(slots=True, kw_only=True)
 class Item:
-    """One message of the conversation."""
+    """One message of the conversation, or a call of a tool, or its answer."""
 
     id: str
     role: Role
     content: list[Content]
     status: ItemStatus = "completed"
+
+    @property
+    def call(self) -> CallContent | None:
+        """Its call of a tool, where it is one."""
+        content = self.content[0] if self.content else None
+        return content if isinstance(content, CallContent) else None
+
+    @property
+    def output(self) -> OutputContent | None:
+        """Its answer of a tool, where it is one."""
+        content = self.content[0] if self.content else None
+        return content if isinstance(content, OutputContent) else None

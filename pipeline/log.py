@@ -39,6 +39,7 @@ class ConversationLog:
         )
         self._engine = engine
         self._config = config
+        self._prepared = config  # what the engine was told last
         self._on_lost = on_lost
         self._context: Context | None = None
         self._is_replying = False
@@ -53,11 +54,14 @@ class ConversationLog:
         """
         await self._engine.ready()
         context = self._engine.open(
-            instructions=self._config.instructions, voice=self._config.voice
+            instructions=self._config.instructions,
+            voice=self._config.voice,
+            tools=self._config.tools,
         )
         if not context.is_alive:
             raise EngineLostError("the engine died while a conversation was being opened")
         self._context = context
+        self._prepared = self._config
         self.generation += 1
         self._needs_rebuild = False
         if messages := self.history.messages():
@@ -73,11 +77,22 @@ class ConversationLog:
             context.close()
 
     def configure(self, config: SessionConfig) -> None:
-        """Take other instructions or another voice."""
-        old, self._config = self._config, config
-        is_same = (old.instructions, old.voice) == (config.instructions, config.voice)
-        if not is_same and (context := self._living()) is not None:
-            context.configure(instructions=config.instructions, voice=config.voice)
+        """Take other instructions, another voice, other tools."""
+        is_borrowed, self._config = self._prepared is not self._config, config
+        if not (is_borrowed and self._is_replying) and (context := self._living()) is not None:
+            self._prepare(context, config)
+
+    def _prepare(self, context: Context, config: SessionConfig) -> None:
+        """Let the engine know what precedes the log, unless it does."""
+        old, self._prepared = self._prepared, config
+        if (old.instructions, old.voice, old.tools) != (
+            config.instructions,
+            config.voice,
+            config.tools,
+        ):
+            context.configure(
+                instructions=config.instructions, voice=config.voice, tools=config.tools
+            )
 
     @property
     def is_open(self) -> bool:
@@ -204,11 +219,18 @@ class ConversationLog:
             self.speech.keep_newest(max_samples)
 
     # ------------------------------------------------------------------ replies
-    def respond(self, options: ResponseOptions) -> Response | None:
-        """Start a reply to all that is finished; None while there is no living context."""
+    def respond(
+        self, options: ResponseOptions, config: SessionConfig | None = None
+    ) -> Response | None:
+        """Start a reply to all that is finished; None while there is no living context.
+
+        `config`: instructions, voice and tools for this reply alone. The engine has to read the
+        whole log anew for them, and once more behind the reply.
+        """
         if (context := self._living()) is None:
             return None
         self._suspend_speech()
+        self._prepare(context, config or self._config)
         response = context.respond(options)
         self._is_replying = True
         self._resume_speech()
@@ -218,5 +240,7 @@ class ConversationLog:
         """The reply is over, its item says what shall be remembered."""
         self._is_replying = False
         self.history.trim()
+        if (context := self._living()) is not None:
+            self._prepare(context, self._config)
         if self._needs_rebuild:
             self.rebuild()

@@ -21,6 +21,7 @@ Pcm16 = np.ndarray[tuple[Any, ...], np.dtype[np.int16]]  # [num_samples], mono
 Rgb = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]  # [height, width, 3]
 
 Role = Literal["system", "user", "assistant"]
+ToolChoice = Literal["auto", "none", "required"]
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
@@ -59,12 +60,29 @@ class AudioPart:
     frames: tuple[Frame, ...] = ()
 
 
-Part = TextPart | ImagePart | AudioPart
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallPart:
+    """A call of a tool; `arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResultPart:
+    """What a tool answered."""
+
+    output: str
+
+
+Part = TextPart | ImagePart | AudioPart | ToolCallPart | ToolResultPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One complete message of a conversation. Only a user's message may hold pictures or audio."""
+    """One complete message of a conversation. Only a user's message may hold pictures, audio and
+    results of tools, only an assistant's calls.
+    """
 
     role: Role
     parts: tuple[Part, ...]
@@ -72,9 +90,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseOptions:
-    """How one reply is made. None means: as the checkpoint's generation config says."""
+    """How one reply is made. None means: as the checkpoint's generation config says.
+
+    `tool_choice`: whether the reply may, must not, or must call a tool; `forced_tool` is the one
+    that it must.
+    """
 
     audio: bool = True
+    tool_choice: ToolChoice = "auto"
+    forced_tool: str | None = None
     max_tokens: int | None = None
     greedy: bool = False
     temperature: float | None = None
@@ -84,20 +108,22 @@ class ResponseOptions:
 # ------------------------------------------------------------------------------- calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Start a context with what precedes its log."""
+    """Start a context with what precedes its log; `tools` are JSON texts, one for each function."""
 
     context: int
     instructions: str
     voice: str | None
+    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configure:
-    """Replace instructions and voice; the log behind them is rebuilt in the background."""
+    """Replace instructions, voice and tools; the log behind them is rebuilt in the background."""
 
     context: int
     instructions: str
     voice: str | None
+    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +304,20 @@ class AudioDelta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallDelta:
+    """More of a tool call of a reply: which one, its name, the next piece of its arguments.
+
+    All pieces joined are the text of a JSON object once `is_done`.
+    """
+
+    response: int
+    index: int
+    name: str
+    arguments: str
+    is_done: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseEnded:
     """The last event of a reply. `error` is a message for people where `status` is "failed"."""
 
@@ -335,7 +375,14 @@ class EngineFailed:
     can_retry: bool = True
 
 
-ResponseEvent = TextDelta | AudioDelta | ResponseEnded
+ResponseEvent = TextDelta | AudioDelta | ToolCallDelta | ResponseEnded
 Answer = (
-    TextDelta | AudioDelta | ResponseEnded | HeardText | ContextFault | EngineReady | EngineFailed
+    TextDelta
+    | AudioDelta
+    | ToolCallDelta
+    | ResponseEnded
+    | HeardText
+    | ContextFault
+    | EngineReady
+    | EngineFailed
 )

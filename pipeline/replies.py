@@ -24,10 +24,13 @@ from pipeline.messages import (
     ResponseStatus,
     Stages,
     TextDelta,
+    ToolCallDelta,
     Usage,
 )
 from pipeline.playout import Playout
 from pipeline.reply import SAMPLES_PER_MS, Reply, TurnEnd
+from pipeline.reply_calls import ReplyCalls
+from pipeline.session_config import SessionConfig
 
 
 class Replies:
@@ -59,6 +62,7 @@ class Replies:
         self._spawn = spawn
         self._on_settled = on_settled
         self._on_change = on_change
+        self._calls = ReplyCalls(log, emit=emit)
         self._heard = Heard(log, emit=emit, spawn=spawn)
         self._by_item: dict[str, Reply] = {}
         self._unplayed: dict[str, Reply] = {}  # of a paced output: by response id, in order
@@ -86,8 +90,15 @@ class Replies:
         return self._playout is None or not self.active.options.audio
 
     # ------------------------------------------------------------------ one reply's life
-    def start(self, options: ResponseOptions, turn_end: TurnEnd | None) -> Reply:
+    def start(
+        self,
+        options: ResponseOptions,
+        turn_end: TurnEnd | None,
+        config: SessionConfig | None = None,
+    ) -> Reply:
         """Begin a reply; without a living engine it waits for `launch`.
+
+        `config`: instructions, voice and tools for this reply alone.
 
         Raises:
             BadInputError: one is being made already.
@@ -102,6 +113,7 @@ class Replies:
             id=new_id("resp"),
             options=options,
             turn_end=turn_end,
+            config=config,
             underruns_before=self._playout.num_underruns if self._playout else 0,
         )
         self._emit(events.ResponseStarted(response_id=self.active.id, has_audio=options.audio))
@@ -114,7 +126,7 @@ class Replies:
         reply = self.active
         if reply is None or reply.response is not None:
             return
-        response = self._log.respond(reply.options)
+        response = self._log.respond(reply.options, reply.config)
         if response is None:
             return
         reply.anchor_id = self._log.history.tail_id
@@ -149,7 +161,10 @@ class Replies:
         self._emit_metrics(reply, Stages() if ended is None else ended.stages)
         self._on_change()
 
-    async def _take(self, reply: Reply, event: TextDelta | AudioDelta) -> None:
+    async def _take(self, reply: Reply, event: TextDelta | AudioDelta | ToolCallDelta) -> None:
+        if isinstance(event, ToolCallDelta):
+            self._calls.take(reply, event)
+            return
         item_id = self._item(reply).id
         if isinstance(event, TextDelta):
             reply.add_text(event.text)
@@ -207,6 +222,7 @@ class Replies:
             self.active = None
         if self._playout is not None:
             self._playout.finish(reply.id)
+        self._calls.close(reply)
         previous_id = self._finish_item(reply, status, num_heard)
         self._emit(
             events.ResponseFinished(
@@ -215,7 +231,7 @@ class Replies:
                 previous_item_id=previous_id,
                 status=status,
                 reason="max_output_tokens" if status == "incomplete" else reason,
-                usage=usage or _usage_so_far(reply),
+                usage=usage or reply.usage_so_far(),
                 error=error,
             )
         )
@@ -227,11 +243,12 @@ class Replies:
     ) -> str | None:
         """Give the item its final form, announce it; returns its predecessor's id."""
         item = reply.item
-        if item is None:
-            return None
-        item.status = "completed" if status == "completed" else "incomplete"
+        if item is not None:
+            item.status = "completed" if status == "completed" else "incomplete"
         if status in ("cancelled", "failed"):
             self._heard.remember(reply, reply.num_samples if num_heard is None else num_heard)
+        if item is None:
+            return None
         previous_id = self._log.history.previous_id(item.id)
         self._emit(events.ItemDone(item=item, previous_item_id=previous_id))
         return previous_id
@@ -373,8 +390,3 @@ class Replies:
                 num_underruns=underruns - reply.underruns_before,
             )
         )
-
-
-def _usage_so_far(reply: Reply) -> Usage:
-    """Of a reply that was stopped before the engine counted: what came out of it."""
-    return Usage(output_text_tokens=reply.num_text_deltas, output_audio_tokens=len(reply.alignment))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from pipeline.engine_port import Response
 from pipeline.items import Item, TextContent, VoiceContent
-from pipeline.messages import ENGINE_OUTPUT_HZ, AudioDelta, ResponseOptions
+from pipeline.messages import ENGINE_OUTPUT_HZ, AudioDelta, ResponseOptions, Usage
+from pipeline.session_config import SessionConfig
 
 SAMPLES_PER_MS = ENGINE_OUTPUT_HZ // 1000
 
@@ -30,17 +31,21 @@ class TurnEnd:
 class Reply:
     """A reply under way or done.
 
-    `anchor_id` is the item that it follows (the last one when an engine took it on); `alignment`
-    holds (samples so far, characters spoken by then) for each codec frame; `max_heard_samples` is
-    set once a paced output was cut: no more than that can have been heard; `told` is what an engine
-    was told last of what was heard: (generation of the log, samples).
+    `config` is what holds for this reply alone, None: the session's; `anchor_id` is the item that
+    it follows (the last one when an engine took it on); `item` is what it says or writes, `calls`
+    its tool calls by their numbers; `alignment` holds (samples so far, characters spoken by then)
+    for each codec frame; `max_heard_samples` is set once a paced output was cut: no more than that
+    can have been heard; `told` is what an engine was told last of what was heard: (generation of
+    the log, samples).
     """
 
     id: str
     options: ResponseOptions
     turn_end: TurnEnd | None
+    config: SessionConfig | None = None
     anchor_id: str | None = None
     item: Item | None = None
+    calls: dict[int, Item] = field(default_factory=dict)
     response: Response | None = None
     generation: int = 0
     text: str = ""
@@ -59,10 +64,23 @@ class Reply:
         return self.alignment[-1][0] if self.alignment else 0
 
     @property
+    def last_item_id(self) -> str | None:
+        """The item behind which its next one stands."""
+        if self.calls:
+            return next(reversed(self.calls.values())).id
+        return self.item.id if self.item is not None else self.anchor_id
+
+    @property
     def voice(self) -> VoiceContent | None:
         """Its spoken content; None for a text reply, or before the first output."""
         content = self.item.content[0] if self.item is not None and self.item.content else None
         return content if isinstance(content, VoiceContent) else None
+
+    def usage_so_far(self) -> Usage:
+        """Of a reply that was stopped before the engine counted: what came out of it."""
+        return Usage(
+            output_text_tokens=self.num_text_deltas, output_audio_tokens=len(self.alignment)
+        )
 
     def add_text(self, text: str) -> None:
         """More text; the item's follows."""

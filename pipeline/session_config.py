@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.messages import ToolChoice
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnDetection:
@@ -19,13 +21,25 @@ class TurnDetection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Transcription:
+    """That the user's speech is wanted as text, too; `language` and `prompt` help the model."""
+
+    language: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
     """Everything of a session that may change while it lives; `turn_detection` None means manual
-    turns.
+    turns; `tools` are JSON texts, one for each function.
     """
 
     instructions: str
     voice: str | None = None
     output: Literal["audio", "text"] = "audio"
     max_output_tokens: int | None = None
+    transcription: Transcription | None = None
+    tools: tuple[str, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    forced_tool: str | None = None
     turn_detection: TurnDetection | None = field(default_factory=TurnDetection)

@@ -215,10 +215,10 @@ class EngineLoop:
         core = self._core
         match call:
             case messages.Open():
-                core.open(call.context, instructions=call.instructions, voice=call.voice)
+                core.open(call.context, **_preface(call))
                 self._contexts.add(call.context)
             case messages.Configure():
-                core.configure(call.context, instructions=call.instructions, voice=call.voice)
+                core.configure(call.context, **_preface(call))
             case messages.AppendMessage():
                 core.append_message(call.context, _message(call.message))
             case messages.BeginSpeech():
@@ -313,11 +313,14 @@ class EngineLoop:
     def _report(self, event: content.EngineEvent) -> None:
         match event:
             case content.TextEvent():
-                if self._is_heard_of(event.response):
+                if event.text and self._is_heard_of(event.response):
                     self._answer(messages.TextDelta(response=event.response, text=event.text))
             case content.AudioEvent():
                 if self._is_heard_of(event.response):
                     self._answer(_audio_delta(event))
+            case content.CallEvent():
+                if self._is_heard_of(event.response):
+                    self._answer(messages.ToolCallDelta(**asdict(event)))
             case content.EndEvent():
                 self._tell_end(_response_ended(event))
             case content.FaultEvent():
@@ -345,8 +348,17 @@ def _part(part: messages.Part) -> content.Part:
         case messages.AudioPart():
             frames = tuple((frame.time_s, frame.rgb) for frame in part.frames)
             return content.Audio(pcm=part.pcm, frames=frames)
+        case messages.ToolCallPart():
+            return content.ToolCall(name=part.name, arguments=part.arguments)
+        case messages.ToolResultPart():
+            return content.ToolResult(output=part.output)
         case _:
             assert_never(part)
+
+
+def _preface(call: messages.Open | messages.Configure) -> dict[str, Any]:
+    tools = [json.loads(tool) for tool in call.tools]
+    return {"instructions": call.instructions, "voice": call.voice, "tools": tools}
 
 
 def _audio_delta(event: content.AudioEvent) -> messages.AudioDelta:
@@ -355,12 +367,9 @@ def _audio_delta(event: content.AudioEvent) -> messages.AudioDelta:
 
 
 def _response_ended(event: content.EndEvent) -> messages.ResponseEnded:
+    usage, stages = messages.Usage(**asdict(event.usage)), messages.Stages(**asdict(event.stages))
     return messages.ResponseEnded(
-        response=event.response,
-        status=event.status,
-        usage=messages.Usage(**asdict(event.usage)),
-        stages=messages.Stages(**asdict(event.stages)),
-        error=event.error,
+        response=event.response, status=event.status, usage=usage, stages=stages, error=event.error
     )
 
 

@@ -44,8 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
     parser.add_argument("--audio", type=Path, help="WAV file with the spoken question")
     parser.add_argument("--image", type=Path, help="picture to look at")
-    parser.add_argument("--text", help="typed question")
-    parser.add_argument("--instructions", default="", help="system message (default: none)")
+    parser.add_argument("--text", type=_utf8, help="typed question")
+    parser.add_argument(
+        "--instructions", type=_utf8, default="", help="system message (default: none)"
+    )
     parser.add_argument("--voice", help="voice of the answer (default: the checkpoint's first)")
     parser.add_argument("--greedy", action="store_true", help="take the best token, never draw")
     parser.add_argument("--seed", type=int, help="seed of the draws (default: a new one)")
@@ -55,6 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE|-", help="write a record of the answer")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+
+
+def _utf8(text: str) -> str:
+    """Bytes of the command line that are no UTF-8 arrive as half characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not UTF-8") from None
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 B64 = base64.b64encode
+FUNCTION = {"type": "function", "name": "f"}
 UPDATE: dict[str, Any] = {"type": "session.update", "event_id": "e1"}
 
 
@@ -72,8 +73,12 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (event("session.update", session={}), "missing_required_parameter", "session.type"),
     (update(voice="ash"), "unknown_parameter", "session.voice"),
     (update(model="another"), "invalid_value", "session.model"),
-    (update(tools=[{"type": "function", "name": "f"}]), "invalid_value", "session.tools"),
-    (update(tool_choice="required"), "invalid_value", "session.tool_choice"),
+    (update(tools=[{"type": "mcp", "server_label": "x"}]), "invalid_value", "session.tools"),
+    (update(tools=[{"type": "function", "name": "a b"}]), "invalid_value", "session.tools[0].name"),
+    (update(tools=[{"type": "function"}]), "missing_required_parameter", "session.tools[0].name"),
+    (update(tools=[FUNCTION, FUNCTION]), "invalid_value", "session.tools"),
+    (update(tool_choice="always"), "invalid_value", "session.tool_choice"),
+    (update(tool_choice=FUNCTION), "invalid_value", "session.tool_choice"),
     (update(output_modalities=["text", "audio"]), "invalid_value", "session.output_modalities"),
     (update(max_output_tokens=0), "integer_below_min_value", "session.max_output_tokens"),
     (audio(output={"voice": "nobody"}), "invalid_value", "session.audio.output.voice"),
@@ -98,7 +103,20 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "unknown_parameter",
         "session.audio.input.turn_detection.threshold",
     ),
-    (item(type="function_call_output", call_id="c", output="1"), "invalid_value", "item.type"),
+    (item(type="mcp_call", server_label="s"), "invalid_value", "item.type"),
+    (
+        event("conversation.item.create", item={"type": "function_call_output", "call_id": "c"}),
+        "missing_required_parameter",
+        "item.output",
+    ),
+    (
+        event(
+            "conversation.item.create",
+            item={"type": "function_call", "call_id": "c", "name": "f", "arguments": "[]"},
+        ),
+        "invalid_value",
+        "item.arguments",
+    ),
     (user({"type": "output_text", "text": "x"}), "invalid_value", "item"),
     (user({"type": "input_text"}), "invalid_value", "item.content[0]"),
     (
@@ -114,15 +132,23 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (user({"type": "input_audio", "audio": "AAAA"}), "invalid_value", "item.content[0].audio"),
     ('{"type":"conversation.item.delete","item_id":"\\ud800"}', "invalid_json", None),
     (
-        event("response.create", response={"conversation": "none"}),
+        event("response.create", response={"conversation": "mine"}),
         "invalid_value",
         "response.conversation",
     ),
     (event("response.create", response={"input": []}), "invalid_value", "response.input"),
     (
-        event("response.create", response={"instructions": "?"}),
+        event(
+            "response.create",
+            response={"conversation": "none", "input": [{"type": "item_reference", "id": "no"}]},
+        ),
+        "item_not_found",
+        "response.input[0].id",
+    ),
+    (
+        event("response.create", response={"tool_choice": "required"}),
         "invalid_value",
-        "response.instructions",
+        "response.tool_choice",
     ),
 ]
 
@@ -187,10 +213,10 @@ async def test_what_stock_clients_send_is_taken() -> None:
         await socket.send(update(**session))
         view = (await next_event(socket))["session"]
         assert view["audio"]["output"]["voice"] == "ash"
-        assert view["audio"]["input"]["transcription"] is None
+        assert view["audio"]["input"]["transcription"] == {"model": "gpt-4o-mini-transcribe"}
         assert view["audio"]["input"]["noise_reduction"] is None
-        assert view["audio"]["input"]["turn_detection"]["type"] == "server_vad"
-        assert view["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 1000
+        assert view["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
+        assert view["audio"]["input"]["turn_detection"]["eagerness"] == "low"
         assert rig.engine.context.voice is None
         await socket.send(audio(output={"voice": "ethan"}))
         await next_event(socket)

@@ -103,8 +103,8 @@ async def test_addresses_of_the_protocol_that_are_not_served() -> None:
         assert (refusal.response.status_code, code_of(refusal)) == (404, "call_id_not_found")
         assert (await refused(rig, "/v1/realtime?intent=transcription")).response.status_code == 400
         assert (await refused(rig, "/nowhere")).response.status_code in (403, 404)
-        answer = await rig.fetch("POST", "/v1/realtime/client_secrets", "{}")
-        assert (answer.status, answer.error["code"]) == (404, "not_supported")
+        answer = await rig.fetch("POST", "/v1/realtime/sessions", "{}")
+        assert (answer.status, answer.error["code"]) == (410, "not_supported")
 
 
 @pytest.mark.parametrize("state", ["loading", "failed"])

@@ -195,7 +195,7 @@ async def test_a_form_with_a_session() -> None:
         for session, param in [
             ("nonsense", "session"),
             ("{}", "session.type"),
-            (json.dumps({"type": "realtime", "tools": [{}]}), "session.tools"),
+            (json.dumps({"type": "realtime", "tools": [{}]}), "session.tools[0].type"),
             (
                 json.dumps({"type": "realtime", "audio": {"output": {"voice": "x"}}}),
                 "session.audio.output.voice",

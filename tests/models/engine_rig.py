@@ -6,14 +6,24 @@ way. So a test says exactly which prompt the reference must see.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from oracle import ASSISTANT, IM_END, IM_START, NEWLINE, SYSTEM, USER, VISION_END, Oracle
 
-from models.content import AudioEvent, EndEvent, EngineEvent, FaultEvent, ReplyOptions, TextEvent
+from models.content import (
+    AudioEvent,
+    CallEvent,
+    EndEvent,
+    EngineEvent,
+    FaultEvent,
+    ReplyOptions,
+    TextEvent,
+)
 from models.encoding import WindowPolicy
 from models.engine import Engine, EngineOptions
 from models.generation import GenerationSettings, read_generation
@@ -39,8 +49,9 @@ class NumberChat:
 
     vision_end_id = VISION_END
     tool_call_id = 151657
+    tool_call_end_id = 151658
 
-    def system_ids(self, instructions: str) -> list[int]:
+    def system_ids(self, instructions: str, tools: Sequence[Any] = ()) -> list[int]:
         if not instructions:
             return []
         return [*self.open_ids("system"), *self.encode(instructions), *self.close_ids()]
@@ -69,6 +80,7 @@ class Collected:
     ids: list[int] = field(default_factory=list)
     codes: list[tuple[int, ...]] = field(default_factory=list)
     chunks: list[np.ndarray] = field(default_factory=list)
+    calls: list[CallEvent] = field(default_factory=list)
     end: EndEvent | None = None
 
     @property
@@ -110,6 +122,8 @@ class Rig:
                 case AudioEvent():
                     reply.codes.append(event.codes)
                     reply.chunks.append(event.pcm)
+                case CallEvent():
+                    reply.calls.append(event)
                 case EndEvent():
                     assert reply.end is None, "a reply ends once"
                     reply.end = event

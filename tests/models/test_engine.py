@@ -367,8 +367,8 @@ def test_close_frees_a_speaking_context(rig: Rig) -> None:
 def test_a_tool_call_is_not_spoken(model: Qwen3Omni, oracle: Oracle) -> None:
     rig = opened(make_rig(model, oracle))
     rig.engine.append_message(1, user(QUESTION))
-    rig.engine.respond(1, 1, GREEDY)
     rig.engine._chat.tool_call_id = first_token(model, oracle)
+    rig.engine.respond(1, 1, GREEDY)
     rig.drain()
     assert len(rig.replies[1].ids) == 8
     assert not rig.replies[1].codes

@@ -18,11 +18,11 @@ import numpy as np
 from pipeline.errors import EngineLostError
 from pipeline.messages import (
     AudioDelta,
-    AudioPart,
     EngineReady,
     Frame,
     ImagePart,
     Message,
+    Part,
     Pcm,
     ResponseEnded,
     ResponseEvent,
@@ -30,6 +30,9 @@ from pipeline.messages import (
     Stages,
     TextDelta,
     TextPart,
+    ToolCallDelta,
+    ToolCallPart,
+    ToolResultPart,
     Usage,
 )
 
@@ -40,11 +43,13 @@ FRAME_SAMPLES = 1920
 class Script:
     """What the next reply says: a word and a frame at a time, `step_s` apart.
 
+    Then it calls tools: (name, arguments), the arguments in pieces of four characters.
     `holds_at`: after so many frames it waits for `FakeResponse.go_on`; `status`: how it ends.
     """
 
     words: tuple[str, ...] = ("One", " two", " three", " four")
     num_frames: int = 8
+    calls: tuple[tuple[str, str], ...] = ()
     step_s: float = 0.0
     holds_at: int | None = None
     status: str = "completed"
@@ -140,6 +145,19 @@ class FakeResponse:
                     pcm=np.full(FRAME_SAMPLES, step + 1, np.int16),
                     spoken_chars=self.spoken(self.num_frames),
                 )
+        for index, (name, arguments) in enumerate(script.calls):
+            for start in range(0, len(arguments), 4):
+                if self.is_ended or not self.context.is_alive:
+                    break
+                if script.holds_at == steps + start:
+                    await self._wait(self._go)
+                yield ToolCallDelta(
+                    response=self.number,
+                    index=index,
+                    name=name,
+                    arguments=arguments[start : start + 4],
+                    is_done=start + 4 >= len(arguments),
+                )
         yield self._ended()
 
     async def _wait(self, event: asyncio.Event) -> None:
@@ -169,7 +187,15 @@ class FakeResponse:
 
 
 class FakeContext:
-    def __init__(self, engine: FakeEngine, *, instructions: str, voice: str | None):
+    def __init__(
+        self,
+        engine: FakeEngine,
+        *,
+        instructions: str,
+        voice: str | None,
+        tools: tuple[str, ...] = (),
+    ):
+        self.tools = tools
         self.engine = engine
         self.instructions = instructions
         self.voice = voice
@@ -189,9 +215,11 @@ class FakeContext:
             self.calls.append(call)
         return self.is_alive
 
-    def configure(self, *, instructions: str, voice: str | None) -> None:
+    def configure(
+        self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()
+    ) -> None:
         if self._note("configure"):
-            self.instructions, self.voice = instructions, voice
+            self.instructions, self.voice, self.tools = instructions, voice, tools
 
     def append_message(self, message: Message) -> None:
         if self._note("append_message"):
@@ -311,8 +339,10 @@ class FakeEngine:
             max_context_tokens=1000,
         )
 
-    def open(self, *, instructions: str, voice: str | None) -> FakeContext:
-        self.contexts.append(FakeContext(self, instructions=instructions, voice=voice))
+    def open(
+        self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()
+    ) -> FakeContext:
+        self.contexts.append(FakeContext(self, instructions=instructions, voice=voice, tools=tools))
         return self.contexts[-1]
 
 
@@ -324,7 +354,11 @@ def line_of(entry: Message | Speech | FakeResponse) -> str:
     return f"{entry.role}: {' '.join(map(_part, entry.parts))}"
 
 
-def _part(part: TextPart | ImagePart | AudioPart) -> str:
+def _part(part: Part) -> str:
+    if isinstance(part, ToolCallPart):
+        return f"{part.name}({part.arguments})"
+    if isinstance(part, ToolResultPart):
+        return f"-> {part.output}"
     if isinstance(part, TextPart):
         return part.text
     if isinstance(part, ImagePart):

@@ -11,7 +11,9 @@ import os
 import re
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -51,12 +53,16 @@ class ScriptedCore:
         self.outbox: list[content.EngineEvent] = []
         self.num_steps = 0
 
-    def open(self, context: int, *, instructions: str, voice: str | None) -> None:
+    def open(
+        self, context: int, *, instructions: str, voice: str | None, tools: Sequence[Any] = ()
+    ) -> None:
         if voice is not None and voice not in self.voices:
             raise RequestError(f"voice {voice!r} is unknown")
         self.contexts[context] = ScriptedContext(_script(instructions))
 
-    def configure(self, context: int, *, instructions: str, voice: str | None) -> None:
+    def configure(
+        self, context: int, *, instructions: str, voice: str | None, tools: Sequence[Any] = ()
+    ) -> None:
         self._context(context).script = _script(instructions)
 
     def close(self, context: int) -> None:

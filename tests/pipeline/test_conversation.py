@@ -316,7 +316,9 @@ async def test_instructions_and_voice_reach_the_engine() -> None:
         s.conversation.configure(config(voice="other", output="text", max_output_tokens=5))
         assert s.engine.context.voice == "other"
         await s.say(UTTERANCE)
-        assert s.engine.response.options == ResponseOptions(audio=False, max_tokens=5)
+        assert s.engine.response.options == ResponseOptions(
+            audio=False, max_tokens=5, tool_choice="none"
+        )
         assert s.one(events.ResponseStarted).has_audio is False
         assert s.one(events.ResponseFinished).item.content == [
             TextContent(text="One two three four")

@@ -1,0 +1,105 @@
+"""What one `response.create` asks for, as the pipeline's options; what it does not name is the
+session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from daemon.protocol import ItemIn, ProtocolError, ResponseParams
+from daemon.protocol_tools import ForcedTool
+from daemon.settings import LimitSettings
+from daemon.wire_items import item_from_wire
+from daemon.wire_session import Voices, WireSession, check_forced, tool_choice
+from pipeline.conversation import Conversation
+from pipeline.items import Item
+from pipeline.messages import ResponseOptions
+from pipeline.session_config import SessionConfig
+
+
+def max_tokens(asked: ResponseParams | None, session: WireSession) -> int | None:
+    """The limit of a response; None: there is none."""
+    if asked is None or asked.max_output_tokens is None:
+        return session.max_output_tokens
+    return None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
+
+
+def options_of(
+    asked: ResponseParams,
+    session: WireSession,
+    default: ResponseOptions,
+    *,
+    default_output: str | None = None,
+) -> ResponseOptions:
+    """The options of a response; `default`: what the session would take.
+
+    Raises:
+        ProtocolError: it must call a tool that there is not.
+    """
+    output = (asked.output_modalities or [default_output or session.output])[0]
+    options = replace(default, audio=output == "audio", max_tokens=max_tokens(asked, session))
+    tools = session.tools if asked.tools is None else asked.tools
+    choice = session.tool_choice if asked.tool_choice is None else asked.tool_choice
+    if isinstance(choice, ForcedTool):
+        check_forced(choice, tools, param="response.tool_choice")
+    elif choice == "required" and not tools:
+        raise ProtocolError(
+            "A tool must be called, and there is none.", param="response.tool_choice"
+        )
+    return replace(options, **tool_choice(choice if tools else "none"))
+
+
+def voice_of(asked: ResponseParams | None) -> str | None:
+    """The voice that a response names."""
+    output = asked.audio.output if asked is not None and asked.audio is not None else None
+    return output.voice if output is not None else None
+
+
+def config_of(asked: ResponseParams, session: WireSession, voices: Voices) -> SessionConfig | None:
+    """Instructions, voice and tools of a response; None where they are the session's.
+
+    Raises:
+        ProtocolError: there is no such voice.
+    """
+    config = session.config()
+    changed = config
+    if asked.instructions is not None:
+        changed = replace(changed, instructions=asked.instructions)
+    if (voice := voice_of(asked)) is not None:
+        engine_voice = voices.resolve(voice, param="response.audio.output.voice")
+        changed = replace(changed, voice=engine_voice)
+    if asked.tools is not None:
+        changed = replace(changed, tools=tuple(tool.for_template() for tool in asked.tools))
+    return None if changed == config else changed
+
+
+async def items_of(
+    asked: ResponseParams, conversation: Conversation, limits: LimitSettings
+) -> list[Item] | None:
+    """What a response answers; None: the conversation.
+
+    Raises:
+        ProtocolError: a reference to an item that there is not, or the response belongs to the
+            conversation, whose items it then answers.
+        BadInputError: media that can not be read.
+    """
+    if asked.input is None:
+        return None
+    if not asked.is_aside:
+        raise ProtocolError(
+            "An input of its own needs 'conversation': 'none'.", param="response.input"
+        )
+    found: list[Item] = []
+    for index, given in enumerate(asked.input):
+        if isinstance(given, ItemIn):
+            found.append(await asyncio.to_thread(item_from_wire, given, limits))
+        elif (item := conversation.get_item(given.id)) is not None:
+            found.append(item)
+        else:
+            raise ProtocolError(
+                f"The item with the id '{given.id[:32]}' does not exist.",
+                code="item_not_found",
+                param=f"response.input[{index}].id",
+            )
+    return found

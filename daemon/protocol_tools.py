@@ -1,0 +1,81 @@
+"""Tools on the wire: what a client may declare, and which of them a reply may or must call.
+
+Functions only: tools of remote MCP servers are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from daemon.protocol_base import ClientModel, not_supported, wrong_value
+
+MAX_TOOLS = 128
+MAX_TOOL_BYTES = 65_536
+
+
+class FunctionTool(ClientModel):
+    """A function of the client's; `parameters` is a JSON schema. `strict` is taken and shown."""
+
+    type: Literal["function"]
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """As a server echoes it."""
+        return self.model_dump(exclude_none=True)
+
+    def for_template(self) -> str:
+        """JSON as chat templates want it."""
+        function: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description or "",
+            "parameters": self.parameters or {"type": "object", "properties": {}},
+        }
+        return json.dumps({"type": "function", "function": function}, ensure_ascii=False)
+
+
+class ForcedTool(ClientModel):
+    """A tool choice that names the function."""
+
+    type: Literal["function"]
+    name: str
+
+
+def _check_tools(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    if len(value) > MAX_TOOLS:
+        raise wrong_value("at most {most} tools", most=MAX_TOOLS)
+    for tool in value:
+        if isinstance(tool, dict) and tool.get("type") == "mcp":
+            raise not_supported("MCP is")
+        if len(json.dumps(tool)) > MAX_TOOL_BYTES:
+            raise wrong_value("a tool may have {most} bytes", most=MAX_TOOL_BYTES)
+    names = [tool.get("name") for tool in value if isinstance(tool, dict)]
+    if len({str(name) for name in names}) < len(names):
+        raise wrong_value("two tools have the same name")
+    return value
+
+
+def _check_choice(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.get("type") == "mcp":
+            raise not_supported("MCP is")
+        try:
+            return ForcedTool.model_validate(value)
+        except ValidationError:
+            raise wrong_value("should be {shape}", shape='{type: "function", name}') from None
+    if value not in (None, "auto", "none", "required"):
+        raise wrong_value(
+            "should be 'auto', 'none', 'required', or an object that names a function"
+        )
+    return value
+
+
+Tools = Annotated[list[FunctionTool] | None, BeforeValidator(_check_tools)]
+ToolChoice = Annotated[str | ForcedTool, BeforeValidator(_check_choice)]
