@@ -264,6 +264,14 @@ class RealtimeSession:
                 )
             case events.SpeechStopped():
                 self._send(ev.SpeechStopped(item_id=event.item_id, audio_end_ms=event.audio_end_ms))
+            case events.TimeoutTriggered():
+                self._send(
+                    ev.TimeoutTriggered(
+                        item_id=event.item_id,
+                        audio_start_ms=event.audio_start_ms,
+                        audio_end_ms=event.audio_end_ms,
+                    )
+                )
             case events.Committed():
                 self._send(
                     ev.Committed(item_id=event.item_id, previous_item_id=event.previous_item_id)

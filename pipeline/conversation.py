@@ -28,6 +28,7 @@ from pipeline.items import Item, TextContent
 from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
 from pipeline.playout import Playout
+from pipeline.quiet import IdleWatch, SenderWatch
 from pipeline.replies import Replies
 from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig
@@ -40,7 +41,6 @@ from pipeline.vad import Vad
 State = Literal["listening", "hearing", "thinking", "speaking"]
 
 SLICES_PER_S = 10  # sound is taken in by tenths of a second, so that other sessions get their turn
-SILENT_SENDER_S = 5.0  # open speech ends when nothing at all arrives for so long
 
 
 class Conversation:
@@ -104,9 +104,8 @@ class Conversation:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_opening = False
-        self._append_lock = asyncio.Lock()
-        self._last_append_s = clock.now_s()
-        self._is_hearing = asyncio.Event()
+        self._sender = SenderWatch(clock)
+        self._idle = IdleWatch(clock)
         self._closing = asyncio.Event()
         self._closed = asyncio.Event()
 
@@ -120,7 +119,8 @@ class Conversation:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._reopen()
-                self._spawn(self._watch_sender(), "watch sender")
+                self._spawn(self._sender.run(self._sender_fell_silent), "watch sender")
+                self._spawn(self._idle.run(self._user_is_idle), "watch user")
                 try:
                     await self._closing.wait()
                 finally:  # no task is started and no sound is taken in from here on
@@ -177,13 +177,13 @@ class Conversation:
         Raises:
             BadInputError: a rate that is not supported.
         """
-        async with self._append_lock:
+        async with self._sender.lock:
             self._turns.count(len(pcm), rate_hz)
             slice_samples = max(1, rate_hz // SLICES_PER_S)
             for start in range(0, len(pcm), slice_samples):
                 if self._closing.is_set():
                     return
-                self._last_append_s = self._clock.now_s()
+                self._sender.note_sound()
                 self._turns.hear(pcm[start : start + slice_samples], rate_hz)
                 self._note_state()
                 # others get their turn; so does what an interruption has to tell the engine
@@ -393,31 +393,33 @@ class Conversation:
         finally:
             self._is_opening = False
 
-    async def _watch_sender(self) -> None:
-        """End a turn whose sender fell silent: without sound the media clock stands still."""
-        while True:
-            await self._is_hearing.wait()
-            deadline_s = self._last_append_s + SILENT_SENDER_S
-            if self._clock.now_s() < deadline_s:
-                await self._clock.sleep_until(deadline_s)
-            elif self._append_lock.locked():
-                async with self._append_lock:
-                    pass  # sound that waits to be taken in is no silence
-            else:
-                self._turns.end_turn()
-                self._note_state()
+    def _sender_fell_silent(self) -> None:
+        self._turns.end_turn()
+        self._note_state()
+
+    def _user_is_idle(self) -> None:
+        if self._state == "listening" and self._config.turn_detection is not None:
+            self._turns.time_out()
+            self._note_state()
 
     # ------------------------------------------------------------------ state
     def _note_state(self) -> None:
         """Tell what the session does now, where that has changed."""
-        if self._turns.is_hearing:
-            self._is_hearing.set()
-        else:
-            self._is_hearing.clear()
+        self._sender.note_hearing(self._turns.is_hearing)
         state = self._present_state()
         if state != self._state and not self._closing.is_set():
+            self._note_idleness(self._state, state)
             self._state = state
             self._emit(events.StateChanged(state=state))
+
+    def _note_idleness(self, before: State, after: State) -> None:
+        """Count from where a reply was heard to its end, until anything happens."""
+        detection = self._config.turn_detection
+        timeout_ms = detection.idle_timeout_ms if detection is not None else None
+        if timeout_ms is not None and after == "listening" and before != "hearing":
+            self._idle.arm(self._replies.unheard_s + timeout_ms / 1000)
+        else:
+            self._idle.disarm()
 
     def _present_state(self) -> State:
         if self._turns.is_hearing:

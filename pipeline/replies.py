@@ -81,6 +81,15 @@ class Replies:
         return voice is not None and voice.estimate_played(self._clock.now_s()) < voice.num_samples
 
     @property
+    def unheard_s(self) -> float:
+        """How long the newest reply will still be heard where the owner plays by itself."""
+        voice = self._newest_voice if self._playout is None else None
+        if voice is None:
+            return 0.0
+        num_left = voice.num_samples - voice.estimate_played(self._clock.now_s())
+        return num_left / SAMPLES_PER_MS / 1000
+
+    @property
     def is_speaking(self) -> bool:
         """Whether output has begun and not ended (of a paced output: until it is played or cut)."""
         if self._unplayed:
