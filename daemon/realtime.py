@@ -240,7 +240,7 @@ class RealtimeSession:
         conversation, session = self.conversation, self.session
         # nobody hears a response beside the conversation, unless the client plays it
         output = "text" if asked.is_aside and self._is_paced else None
-        options = options_of(asked, session, conversation.default_options(), default_output=output)
+        options = options_of(asked, session, default_output=output)
         config = config_of(asked, session, self._voices)
         items = await items_of(asked, conversation, self._limits)
         self._asked = asked

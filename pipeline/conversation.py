@@ -14,7 +14,7 @@ waiting; speech and media as `speech` and `history` say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from pipeline import events
@@ -23,7 +23,6 @@ from pipeline.clock import Clock
 from pipeline.engine_port import Engine
 from pipeline.errors import EngineLostError
 from pipeline.events import Emit
-from pipeline.history import joined, to_message
 from pipeline.items import Item, TextContent
 from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
@@ -119,8 +118,13 @@ class Conversation:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._reopen()
-                self._spawn(self._sender.run(self._sender_fell_silent), "watch sender")
-                self._spawn(self._idle.run(self._user_is_idle), "watch user")
+                self._spawn(
+                    self._sender.run(lambda: self._act_unasked(self._turns.end_turn)),
+                    "watch sender",
+                )
+                self._spawn(
+                    self._idle.run(lambda: self._act_unasked(self._turns.time_out)), "watch user"
+                )
                 try:
                     await self._closing.wait()
                 finally:  # no task is started and no sound is taken in from here on
@@ -279,23 +283,15 @@ class Conversation:
         config: SessionConfig,
         items: Sequence[Item] | None = None,
     ) -> str:
-        """Start a reply that the conversation will not know of; returns its id.
-
-        `items` are what it answers; None: the conversation as it is now.
-
-        Raises BadInputError: too many are being made already.
+        """Start a reply to `items` (None: the conversation as it is now) that the conversation will
+        not know of; returns its id. Raises BadInputError: too many are being made already.
         """
-        if items is None:
-            messages = self._log.history.messages()
-        else:
-            messages = joined(message for each in items if (message := to_message(each)))
-        return self._aside.start(options, config, messages)
+        return self._aside.start(options, config, self._log.history if items is None else items)
 
     def cancel_response(self, response_id: str | None = None) -> None:
         """Stop the active reply, or one beside the conversation.
 
-        Raises BadInputError, code response_cancel_not_active.
-        """
+        Raises BadInputError, code response_cancel_not_active."""
         if self._aside.cancel(response_id):
             return
         self._waiting_turn = None
@@ -314,20 +310,10 @@ class Conversation:
         config: SessionConfig | None = None,
     ) -> str:
         if options is None:
-            options = self.default_options()
+            options = self._config.response_options()
         reply = self._replies.start(options, turn_end, config)
         self._note_state()
         return reply.id
-
-    def default_options(self) -> ResponseOptions:
-        """How a reply is made that nobody asks to be made otherwise."""
-        config = self._config
-        return ResponseOptions(
-            audio=config.output == "audio",
-            max_tokens=config.max_output_tokens,
-            tool_choice=config.tool_choice if config.tools else "none",
-            forced_tool=config.forced_tool if config.tools else None,
-        )
 
     def _reply_settled(self) -> None:
         """A turn that ended during the reply gets its own now."""
@@ -393,14 +379,9 @@ class Conversation:
         finally:
             self._is_opening = False
 
-    def _sender_fell_silent(self) -> None:
-        self._turns.end_turn()
+    def _act_unasked(self, act: Callable[[], None]) -> None:
+        act()
         self._note_state()
-
-    def _user_is_idle(self) -> None:
-        if self._state == "listening" and self._config.turn_detection is not None:
-            self._turns.time_out()
-            self._note_state()
 
     # ------------------------------------------------------------------ state
     def _note_state(self) -> None:
@@ -408,22 +389,11 @@ class Conversation:
         self._sender.note_hearing(self._turns.is_hearing)
         state = self._present_state()
         if state != self._state and not self._closing.is_set():
-            self._note_idleness(self._state, state)
+            is_user_next = state == "listening" and self._state != "hearing"
+            unheard_s = self._replies.unheard_s if is_user_next else None
+            self._idle.note(self._config.turn_detection, unheard_s=unheard_s)
             self._state = state
             self._emit(events.StateChanged(state=state))
 
-    def _note_idleness(self, before: State, after: State) -> None:
-        """Count from where a reply was heard to its end, until anything happens."""
-        detection = self._config.turn_detection
-        timeout_ms = detection.idle_timeout_ms if detection is not None else None
-        if timeout_ms is not None and after == "listening" and before != "hearing":
-            self._idle.arm(self._replies.unheard_s + timeout_ms / 1000)
-        else:
-            self._idle.disarm()
-
     def _present_state(self) -> State:
-        if self._turns.is_hearing:
-            return "hearing"
-        if self._replies.is_speaking:
-            return "speaking"
-        return "listening" if self._replies.active is None else "thinking"
+        return "hearing" if self._turns.is_hearing else self._replies.state

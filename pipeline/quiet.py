@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from pipeline.clock import Clock
+from pipeline.session_config import TurnDetection
 
 SILENT_SENDER_S = 5.0  # open speech ends when nothing at all arrives for so long
 
@@ -57,6 +58,16 @@ class IdleWatch:
         self._clock = clock
         self._deadline_s: float | None = None
         self._is_armed = asyncio.Event()
+
+    def note(self, detection: TurnDetection | None, *, unheard_s: float | None) -> None:
+        """The session does something else now; `unheard_s`: its reply is over, of which so much
+        will still be heard (None: something else happened).
+        """
+        timeout_ms = detection.idle_timeout_ms if detection is not None else None
+        if timeout_ms is not None and unheard_s is not None:
+            self.arm(unheard_s + timeout_ms / 1000)
+        else:
+            self.disarm()
 
     def arm(self, after_s: float) -> None:
         """From now on count so many seconds."""
