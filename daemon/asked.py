@@ -28,15 +28,15 @@ def max_tokens(asked: ResponseParams | None, session: WireSession) -> int | None
 def options_of(
     asked: ResponseParams,
     session: WireSession,
-    default: ResponseOptions,
     *,
     default_output: str | None = None,
 ) -> ResponseOptions:
-    """The options of a response; `default`: what the session would take.
+    """The options of a response; `default_output`: its modality, where it names none.
 
     Raises:
         ProtocolError: it must call a tool that there is not.
     """
+    default = session.config().response_options()
     output = (asked.output_modalities or [default_output or session.output])[0]
     options = replace(default, audio=output == "audio", max_tokens=max_tokens(asked, session))
     tools = session.tools if asked.tools is None else asked.tools

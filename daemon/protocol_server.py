@@ -107,6 +107,15 @@ class Committed(ServerEvent):
     item_id: str
 
 
+class TimeoutTriggered(ServerEvent):
+    """The user did not answer a reply."""
+
+    type: Literal["input_audio_buffer.timeout_triggered"] = "input_audio_buffer.timeout_triggered"
+    audio_start_ms: int
+    audio_end_ms: int
+    item_id: str
+
+
 class Cleared(ServerEvent):
     """The input buffer was emptied."""
 

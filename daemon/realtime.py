@@ -240,7 +240,7 @@ class RealtimeSession:
         conversation, session = self.conversation, self.session
         # nobody hears a response beside the conversation, unless the client plays it
         output = "text" if asked.is_aside and self._is_paced else None
-        options = options_of(asked, session, conversation.default_options(), default_output=output)
+        options = options_of(asked, session, default_output=output)
         config = config_of(asked, session, self._voices)
         items = await items_of(asked, conversation, self._limits)
         self._asked = asked
@@ -264,6 +264,14 @@ class RealtimeSession:
                 )
             case events.SpeechStopped():
                 self._send(ev.SpeechStopped(item_id=event.item_id, audio_end_ms=event.audio_end_ms))
+            case events.TimeoutTriggered():
+                self._send(
+                    ev.TimeoutTriggered(
+                        item_id=event.item_id,
+                        audio_start_ms=event.audio_start_ms,
+                        audio_end_ms=event.audio_end_ms,
+                    )
+                )
             case events.Committed():
                 self._send(
                     ev.Committed(item_id=event.item_id, previous_item_id=event.previous_item_id)

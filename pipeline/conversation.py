@@ -14,7 +14,7 @@ waiting; speech and media as `speech` and `history` say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from pipeline import events
@@ -23,11 +23,11 @@ from pipeline.clock import Clock
 from pipeline.engine_port import Engine
 from pipeline.errors import EngineLostError
 from pipeline.events import Emit
-from pipeline.history import joined, to_message
 from pipeline.items import Item, TextContent
 from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
 from pipeline.playout import Playout
+from pipeline.quiet import IdleWatch, SenderWatch
 from pipeline.replies import Replies
 from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig
@@ -40,7 +40,6 @@ from pipeline.vad import Vad
 State = Literal["listening", "hearing", "thinking", "speaking"]
 
 SLICES_PER_S = 10  # sound is taken in by tenths of a second, so that other sessions get their turn
-SILENT_SENDER_S = 5.0  # open speech ends when nothing at all arrives for so long
 
 
 class Conversation:
@@ -104,9 +103,8 @@ class Conversation:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_opening = False
-        self._append_lock = asyncio.Lock()
-        self._last_append_s = clock.now_s()
-        self._is_hearing = asyncio.Event()
+        self._sender = SenderWatch(clock)
+        self._idle = IdleWatch(clock)
         self._closing = asyncio.Event()
         self._closed = asyncio.Event()
 
@@ -120,7 +118,13 @@ class Conversation:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._reopen()
-                self._spawn(self._watch_sender(), "watch sender")
+                self._spawn(
+                    self._sender.run(lambda: self._act_unasked(self._turns.end_turn)),
+                    "watch sender",
+                )
+                self._spawn(
+                    self._idle.run(lambda: self._act_unasked(self._turns.time_out)), "watch user"
+                )
                 try:
                     await self._closing.wait()
                 finally:  # no task is started and no sound is taken in from here on
@@ -177,13 +181,13 @@ class Conversation:
         Raises:
             BadInputError: a rate that is not supported.
         """
-        async with self._append_lock:
+        async with self._sender.lock:
             self._turns.count(len(pcm), rate_hz)
             slice_samples = max(1, rate_hz // SLICES_PER_S)
             for start in range(0, len(pcm), slice_samples):
                 if self._closing.is_set():
                     return
-                self._last_append_s = self._clock.now_s()
+                self._sender.note_sound()
                 self._turns.hear(pcm[start : start + slice_samples], rate_hz)
                 self._note_state()
                 # others get their turn; so does what an interruption has to tell the engine
@@ -279,23 +283,15 @@ class Conversation:
         config: SessionConfig,
         items: Sequence[Item] | None = None,
     ) -> str:
-        """Start a reply that the conversation will not know of; returns its id.
-
-        `items` are what it answers; None: the conversation as it is now.
-
-        Raises BadInputError: too many are being made already.
+        """Start a reply to `items` (None: the conversation as it is now) that the conversation will
+        not know of; returns its id. Raises BadInputError: too many are being made already.
         """
-        if items is None:
-            messages = self._log.history.messages()
-        else:
-            messages = joined(message for each in items if (message := to_message(each)))
-        return self._aside.start(options, config, messages)
+        return self._aside.start(options, config, self._log.history if items is None else items)
 
     def cancel_response(self, response_id: str | None = None) -> None:
         """Stop the active reply, or one beside the conversation.
 
-        Raises BadInputError, code response_cancel_not_active.
-        """
+        Raises BadInputError, code response_cancel_not_active."""
         if self._aside.cancel(response_id):
             return
         self._waiting_turn = None
@@ -314,20 +310,10 @@ class Conversation:
         config: SessionConfig | None = None,
     ) -> str:
         if options is None:
-            options = self.default_options()
+            options = self._config.response_options()
         reply = self._replies.start(options, turn_end, config)
         self._note_state()
         return reply.id
-
-    def default_options(self) -> ResponseOptions:
-        """How a reply is made that nobody asks to be made otherwise."""
-        config = self._config
-        return ResponseOptions(
-            audio=config.output == "audio",
-            max_tokens=config.max_output_tokens,
-            tool_choice=config.tool_choice if config.tools else "none",
-            forced_tool=config.forced_tool if config.tools else None,
-        )
 
     def _reply_settled(self) -> None:
         """A turn that ended during the reply gets its own now."""
@@ -393,35 +379,21 @@ class Conversation:
         finally:
             self._is_opening = False
 
-    async def _watch_sender(self) -> None:
-        """End a turn whose sender fell silent: without sound the media clock stands still."""
-        while True:
-            await self._is_hearing.wait()
-            deadline_s = self._last_append_s + SILENT_SENDER_S
-            if self._clock.now_s() < deadline_s:
-                await self._clock.sleep_until(deadline_s)
-            elif self._append_lock.locked():
-                async with self._append_lock:
-                    pass  # sound that waits to be taken in is no silence
-            else:
-                self._turns.end_turn()
-                self._note_state()
+    def _act_unasked(self, act: Callable[[], None]) -> None:
+        act()
+        self._note_state()
 
     # ------------------------------------------------------------------ state
     def _note_state(self) -> None:
         """Tell what the session does now, where that has changed."""
-        if self._turns.is_hearing:
-            self._is_hearing.set()
-        else:
-            self._is_hearing.clear()
+        self._sender.note_hearing(self._turns.is_hearing)
         state = self._present_state()
         if state != self._state and not self._closing.is_set():
+            is_user_next = state == "listening" and self._state != "hearing"
+            unheard_s = self._replies.unheard_s if is_user_next else None
+            self._idle.note(self._config.turn_detection, unheard_s=unheard_s)
             self._state = state
             self._emit(events.StateChanged(state=state))
 
     def _present_state(self) -> State:
-        if self._turns.is_hearing:
-            return "hearing"
-        if self._replies.is_speaking:
-            return "speaking"
-        return "listening" if self._replies.active is None else "thinking"
+        return "hearing" if self._turns.is_hearing else self._replies.state

@@ -39,6 +39,15 @@ class SpeechStopped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutTriggered:
+    """The user did not answer a reply for long: what was heard of that silence becomes an item."""
+
+    item_id: str
+    audio_start_ms: int
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
     """The input buffer became an item (its `ItemAdded` and `ItemDone` follow)."""
 
@@ -235,6 +244,7 @@ class Failed:
 SessionEvent = (
     SpeechStarted
     | SpeechStopped
+    | TimeoutTriggered
     | Committed
     | Cleared
     | ItemAdded

@@ -8,6 +8,7 @@ what that is; elsewhere the wall clock estimates it until the owner says better.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from pipeline import events
 from pipeline.clock import Clock
@@ -79,6 +80,22 @@ class Replies:
             return self._playout.is_playing
         voice = self._newest_voice
         return voice is not None and voice.estimate_played(self._clock.now_s()) < voice.num_samples
+
+    @property
+    def unheard_s(self) -> float:
+        """How long the newest reply will still be heard where the owner plays by itself."""
+        voice = self._newest_voice if self._playout is None else None
+        if voice is None:
+            return 0.0
+        num_left = voice.num_samples - voice.estimate_played(self._clock.now_s())
+        return num_left / SAMPLES_PER_MS / 1000
+
+    @property
+    def state(self) -> Literal["speaking", "thinking", "listening"]:
+        """What a listener would say that goes on."""
+        if self.is_speaking:
+            return "speaking"
+        return "listening" if self.active is None else "thinking"
 
     @property
     def is_speaking(self) -> bool:
@@ -158,7 +175,9 @@ class Replies:
         else:
             reply.is_complete = ended.status in ("completed", "incomplete")
             self._settle(reply, ended.status, usage=ended.usage, error=ended.error)
-        self._emit_metrics(reply, Stages() if ended is None else ended.stages)
+        num_underruns = self._playout.num_underruns if self._playout else 0
+        stages = Stages() if ended is None else ended.stages
+        self._emit(reply.metrics(stages, num_underruns=num_underruns))
         self._on_change()
 
     async def _take(self, reply: Reply, event: TextDelta | AudioDelta | ToolCallDelta) -> None:
@@ -374,19 +393,3 @@ class Replies:
         self._unplayed.pop(response_id, None)
         self._emit(events.OutputStopped(response_id=response_id))
         self._on_change()
-
-    def _emit_metrics(self, reply: Reply, stages: Stages) -> None:
-        turn_end, first_s = reply.turn_end, reply.first_audio_s
-        first_audio_ms = None
-        if turn_end is not None and first_s is not None:
-            first_audio_ms = (first_s - turn_end.speech_end_s) * 1000
-        underruns = self._playout.num_underruns if self._playout else 0
-        self._emit(
-            events.TurnMetrics(
-                response_id=reply.id,
-                turn_end_ms=turn_end.turn_end_ms if turn_end else None,
-                engine=stages,
-                first_audio_ms=first_audio_ms,
-                num_underruns=underruns - reply.underruns_before,
-            )
-        )

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.engine_port import Response
+from pipeline.events import TurnMetrics
 from pipeline.items import Item, TextContent, VoiceContent
-from pipeline.messages import ENGINE_OUTPUT_HZ, AudioDelta, ResponseOptions, Usage
+from pipeline.messages import ENGINE_OUTPUT_HZ, AudioDelta, ResponseOptions, Stages, Usage
 from pipeline.session_config import SessionConfig
 
 SAMPLES_PER_MS = ENGINE_OUTPUT_HZ // 1000
@@ -130,3 +131,16 @@ class Reply:
         if self.first_audio_s is None:
             return 0
         return min(self.num_samples, round((now_s - self.first_audio_s) * ENGINE_OUTPUT_HZ))
+
+    def metrics(self, stages: Stages, *, num_underruns: int) -> TurnMetrics:
+        """Where its milliseconds went; `num_underruns`: of its output, all together."""
+        turn_end, first_audio_ms = self.turn_end, None
+        if turn_end is not None and self.first_audio_s is not None:
+            first_audio_ms = (self.first_audio_s - turn_end.speech_end_s) * 1000
+        return TurnMetrics(
+            response_id=self.id,
+            turn_end_ms=turn_end.turn_end_ms if turn_end else None,
+            engine=stages,
+            first_audio_ms=first_audio_ms,
+            num_underruns=num_underruns - self.underruns_before,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.messages import ToolChoice
+from pipeline.messages import ResponseOptions, ToolChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +43,12 @@ class SessionConfig:
     tool_choice: ToolChoice = "auto"
     forced_tool: str | None = None
     turn_detection: TurnDetection | None = field(default_factory=TurnDetection)
+
+    def response_options(self) -> ResponseOptions:
+        """How a reply is made that nobody asks to be made otherwise."""
+        return ResponseOptions(
+            audio=self.output == "audio",
+            max_tokens=self.max_output_tokens,
+            tool_choice=self.tool_choice if self.tools else "none",
+            forced_tool=self.forced_tool if self.tools else None,
+        )

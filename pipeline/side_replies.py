@@ -6,11 +6,13 @@ owner; nothing of them is played or kept. Bound: `MAX_SIDE_REPLIES` at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline import events
 from pipeline.engine_port import Context, Engine
 from pipeline.errors import BadInputError, PipelineError
 from pipeline.heard import Spawn
-from pipeline.history import new_id
+from pipeline.history import joined, new_id, to_message
 from pipeline.items import Item, TextContent, VoiceContent
 from pipeline.messages import (
     AudioDelta,
@@ -39,10 +41,8 @@ class SideReplies:
         self._calls = ReplyCalls(None, emit=emit)
         self._active: dict[str, Reply] = {}
 
-    def start(
-        self, options: ResponseOptions, config: SessionConfig, messages: tuple[Message, ...]
-    ) -> str:
-        """Begin a reply to these messages; returns its id.
+    def start(self, options: ResponseOptions, config: SessionConfig, items: Iterable[Item]) -> str:
+        """Begin a reply to these items as they are now; returns its id.
 
         Raises:
             BadInputError: too many are being made already.
@@ -52,6 +52,7 @@ class SideReplies:
                 f"At most {MAX_SIDE_REPLIES} responses out of band at once.",
                 code="rate_limit_exceeded",
             )
+        messages = joined(message for item in items if (message := to_message(item)))
         reply = Reply(id=new_id("resp"), options=options, turn_end=None)
         self._active[reply.id] = reply
         self._emit(

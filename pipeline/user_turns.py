@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from pipeline import events
 from pipeline.camera import CameraSlot
 from pipeline.clock import Clock
@@ -185,6 +187,27 @@ class UserTurns:
         at_sample = self._buffer.end_sample
         self._machine.reset(at_sample)
         self._stop(SpeechStop(at_sample=at_sample, speech_end_sample=speech_end_sample))
+
+    def time_out(self) -> None:
+        """The user says nothing: let the newest silence be a turn of its own."""
+        if self._settings is None or self._log.speech is not None:
+            return
+        silence = self._buffer.since(self._pre_roll_sample())
+        num_missing = max(0, MIN_COMMIT_MS * SAMPLES_PER_MS - len(silence))
+        silence = np.concatenate([np.zeros(num_missing, np.float32), silence])
+        end_sample = self._buffer.end_sample
+        speech = self._open(max(0, end_sample - len(silence)))
+        self._log.begin_speech(speech)
+        self._log.append_speech(silence)
+        self._emit(
+            events.TimeoutTriggered(
+                item_id=speech.item_id,
+                audio_start_ms=speech.start_sample // SAMPLES_PER_MS,
+                audio_end_ms=end_sample // SAMPLES_PER_MS,
+            )
+        )
+        self._commit()
+        self._listener.turn_ended(TurnEnd(speech_end_s=self._clock.now_s(), turn_end_ms=None))
 
     def commit(self) -> TurnEnd:
         """End the turn by hand: what is buffered becomes an item.

@@ -24,13 +24,14 @@ def client(rig: Rig, key: str) -> AsyncOpenAI:
 
 async def test_a_secret_carries_its_session() -> None:
     async with serving(server__api_keys=[KEY]) as rig:
-        made = await client(rig, KEY).realtime.client_secrets.create(
-            session={
-                "type": "realtime",
-                "instructions": "Be a pirate.",
-                "audio": {"output": {"voice": "Chelsie"}},
-            }
-        )
+        async with client(rig, KEY) as sdk:
+            made = await sdk.realtime.client_secrets.create(
+                session={
+                    "type": "realtime",
+                    "instructions": "Be a pirate.",
+                    "audio": {"output": {"voice": "Chelsie"}},
+                }
+            )
         assert made.value.startswith("ek_")
         assert made.session.instructions == "Be a pirate."
         for _ in range(2):
