@@ -62,6 +62,7 @@ class Context:
         self.marks: dict[int, Mark] = {}
         self.active_reply: ReplyEntry | None = None
         self.last_hidden: Tensor | None = None
+        self.fault: str | None = None  # why a message since the last reply was left out
         self._num_placed = 0
         self._next = 0.0
         self._talker_next = 0.0
@@ -110,6 +111,7 @@ class Context:
         ):
             raise RequestError("a reply behind the mark is active: cancel it first")
         self._drop_entries(place.num_entries)
+        self.fault = None
         last = self.entries[-1] if self.entries else None
         if isinstance(last, SpeechEntry) and place.is_open:
             self._cut_speech(last, place, window_frames(last.has_camera))
@@ -171,6 +173,7 @@ class Context:
         """Forget every append but the system message."""
         has_system = bool(self.entries) and _is_system(self.entries[0])
         self._drop_entries(int(has_system))
+        self.fault = None
         self.marks.clear()
 
     def request_replay(self, index: int) -> None:

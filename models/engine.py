@@ -96,6 +96,7 @@ class Engine:
         self._replies: dict[int, Reply] = {}
         self._outbox: list[EngineEvent] = []
         self._next_context = 0
+        self._num_reply_units = 0
 
     @classmethod
     def load(
@@ -249,9 +250,9 @@ class Engine:
             raise RequestError(f"max_tokens must be at least 1, not {options.max_tokens}")
         if options.seed is not None and not 0 <= options.seed < 2**63:
             raise RequestError(f"a seed lies between 0 and 2**63 - 1; {options.seed} does not")
-        self._replies[response] = self._maker.begin(
-            found, context, response, options, is_held=speculative
-        )
+        reply = self._maker.begin(found, context, response, options, is_held=speculative)
+        self._replies[response] = reply
+        self._take_fault(found, reply)
 
     def confirm(self, response: int) -> None:
         """Release a speculative reply. Idempotent."""
@@ -307,6 +308,7 @@ class Engine:
             self._replies.values(),
             self._encoder,
             first_context=self._next_context,
+            owes_listening=self._num_reply_units >= scheduler.MAX_REPLY_UNITS,
         )
 
     def _run(self, unit: scheduler.Unit) -> None:
@@ -322,21 +324,35 @@ class Engine:
                 self._maker.make_token(context, self._replies[_required(unit)])
             case "frame":
                 self._maker.make_frame(context, self._replies[_required(unit)])
+        self._num_reply_units = 0 if unit.reply is None else self._num_reply_units + 1
         if unit.reply is None:
             self._next_context = unit.context + 1
         else:
             self._maker.note(context, self._replies[unit.reply])
 
     def _fail(self, unit: scheduler.Unit, error: str) -> None:
-        """Let the unit's own work end; the context is as if it had never been asked for."""
+        """Let the unit's own work end; the context is as if it had never been asked for.
+
+        A reply is not made to a message that had to be left out: the one that waits for it fails,
+        or else the next.
+        """
         context = self._contexts[unit.context]
         reply = None if unit.reply is None else self._replies[unit.reply]
-        failed = context.void_failed() if unit.kind in ("encode", "place") else None
-        if reply is None or not (failed is None or failed is reply.entry):
+        if unit.kind in ("encode", "place"):
+            context.void_failed()
+        if reply is None:
+            context.fault = error
             self._emit(FaultEvent(context=unit.context, error=error))
             return
         self._maker.end(context, reply, "failed", error)
         context.keep_reply(reply.entry, 0)
+
+    def _take_fault(self, context: Context, reply: Reply) -> None:
+        """Fail a reply to a message that had to be left out."""
+        error, context.fault = context.fault, None
+        if error is not None:
+            self._maker.end(context, reply, "failed", error)
+            context.keep_reply(reply.entry, 0)
 
     def log_ids(self, context: int) -> list[int]:
         """Token ids of a context's log, placeholders included."""

@@ -82,6 +82,12 @@ class Reply:
         return self.status is None
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a confirmed reply has not been heard or seen yet."""
+        has_begun = bool(self.frame_ends) if self.wants_voice else bool(self.text_ids)
+        return self.held is None and not has_begun
+
+    @property
     def num_samples(self) -> int:
         """Speech made so far, 24 kHz."""
         return self.frame_ends[-1] if self.frame_ends else 0

@@ -15,6 +15,7 @@ from models.context import Context
 from models.reply import Reply
 
 UnitKind = Literal["encode", "place", "prefill", "token", "frame"]
+MAX_REPLY_UNITS = 4  # in a row, while somebody else's speech waits to be taken in
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,29 @@ def choose(
     encoder: EncodingQueue,
     *,
     first_context: int = 0,
+    owes_listening: bool = False,
 ) -> Unit | None:
-    """The most urgent unit, or None; background work starts looking at `first_context`."""
+    """The most urgent unit, or None; background work starts looking at `first_context`.
+
+    `owes_listening`: replies have had so many units in a row that those who only speak to us come
+    first now, unless somebody waits for the first sound of a reply.
+    """
     active = sorted((r for r in replies if r.is_active), key=_urgency)
-    for reply in active:
-        unit = reply_unit(contexts[reply.context], reply, encoder)
-        if unit is not None:
-            return unit
+    if owes_listening and not any(r.is_awaited for r in active):
+        return _listening(contexts, encoder, first_context) or _replying(contexts, active, encoder)
+    return _replying(contexts, active, encoder) or _listening(contexts, encoder, first_context)
+
+
+def _replying(
+    contexts: Mapping[int, Context], active: list[Reply], encoder: EncodingQueue
+) -> Unit | None:
+    units = (reply_unit(contexts[reply.context], reply, encoder) for reply in active)
+    return next((unit for unit in units if unit is not None), None)
+
+
+def _listening(
+    contexts: Mapping[int, Context], encoder: EncodingQueue, first_context: int
+) -> Unit | None:
     ids = sorted(contexts)
     order = [i for i in ids if i >= first_context] + [i for i in ids if i < first_context]
     units = (context_unit(i, contexts[i], encoder) for i in order)

@@ -329,13 +329,37 @@ def test_wrong_calls_are_refused_and_lose_nothing(rig: Rig) -> None:
     assert len(rig.ask(1, 1).ids) == 8
 
 
-def test_a_picture_that_can_not_be_encoded_faults_alone(rig: Rig) -> None:
+@pytest.mark.parametrize("is_found_out_early", [False, True])
+def test_a_message_that_can_not_be_taken_fails_one_reply(
+    rig: Rig, is_found_out_early: bool
+) -> None:
     engine = opened(rig).engine
     engine.append_message(1, user(Image(rgb=picture(0, height=2, width=900))))
+    if is_found_out_early:
+        rig.drain()
+        assert "too long and thin" in rig.faults[0]
+    failed = rig.ask(1, 1)
+    assert failed.end is not None
+    assert failed.end.status == "failed"
+    assert "too long and thin" in (failed.end.error or "")
     engine.append_message(1, user(QUESTION))
-    reply = rig.ask(1, 1)
-    assert "too long and thin" in rig.faults[0]
-    assert len(reply.ids) == 8
+    plain = opened(rig, context=2)
+    plain.engine.append_message(2, user(QUESTION))
+    same_reply(rig.ask(1, 2), plain.ask(2, 3))
+
+
+def test_listening_goes_on_while_another_session_speaks(model: Qwen3Omni, oracle: Oracle) -> None:
+    windows = WindowPolicy(audio_window_s=1)
+    rig = opened(opened(Rig(model, oracle, frames=40, windows=windows)), context=2)
+    rig.engine.append_message(1, user(QUESTION))
+    rig.engine.respond(1, 1, ReplyOptions(greedy=True, max_tokens=40))
+    while not rig.replies.get(1, Collected()).codes:
+        rig.step()
+    rig.engine.begin_speech(2, has_camera=False)
+    rig.engine.append_audio(2, noise(2.5))
+    while rig.replies[1].end is None:
+        rig.step()
+    assert len(rig.engine.log_ids(2)) > 26  # both whole seconds
 
 
 def test_a_full_context_fails_the_reply_not_the_engine(model: Qwen3Omni, oracle: Oracle) -> None:
