@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clients.bench.peer import Peer
 
 DEFAULT_URL = "http://127.0.0.1:8765"
+PLAIN_WIDTH = 120  # of tables where no terminal says how wide it is
 STAGGER_S = 0.37  # sessions do not speak in step, as people do not
 
 
@@ -192,7 +193,10 @@ def _write(report: dict[str, Any], target: str | None) -> None:
     from clients.bench.report import print_table
 
     # With `--json -` the standard output holds nothing but the JSON.
-    print_table(report, Console(stderr=target == "-"))
+    console = Console(stderr=target == "-")
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    print_table(report, console)
     if target is None:
         return
     text = json.dumps(report, ensure_ascii=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -132,7 +133,9 @@ def print_table(report: Json, console: Console) -> None:
         f"({client['machine']}, our commit {client['commit']})",
         highlight=False,
     )
-    table = Table("session", "turn", "first audio ms", *STAGES[:-1], "underruns", "reply s", "")
+    # headings break between words: a column is as wide as its numbers
+    stages = [stage.replace("_", "\n") for stage in STAGES[:-1]]
+    table = Table("#", "turn", "first\naudio", *stages, "under-\nruns", "reply\ns", "", box=SIMPLE)
     for turn in report["turns"]:
         cells = [turn["session"], turn["turn"], turn["first_audio_ms"]]
         cells += [turn["stages_ms"][stage] for stage in STAGES[:-1]]
