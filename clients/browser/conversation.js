@@ -30,6 +30,7 @@ export class Conversation {
     this.isActive = false;
     this.isPlaying = false;
     this.pressedAt = 0;
+    this.isHeld = false; // the button to talk is down: whatever the server says, we are hearing
   }
 
   // ------------------------------------------------------------------ what the user does
@@ -72,6 +73,7 @@ export class Conversation {
   /** @param {number} pressedAt performance.now() of the press */
   press(pressedAt) {
     this.pressedAt = pressedAt;
+    this.isHeld = true;
     this.stop();
     this.send({ type: "input_audio_buffer.clear" });
     this.setState("hearing");
@@ -79,6 +81,9 @@ export class Conversation {
 
   /** @param {number} releasedAt performance.now() of the release */
   release(releasedAt) {
+    this.isHeld = false;
+    // Only the length matters: pushed speech has no events that say when it began and ended.
+    this.speech = { startMs: this.pressedAt, endMs: releasedAt };
     if (releasedAt - this.pressedAt < SHORTEST_PRESS_MS) {
       this.send({ type: "input_audio_buffer.clear" });
       this.setState("listening");
@@ -204,7 +209,7 @@ const HANDLERS = {
     this.settle();
   },
   "x.turn.state"(event) {
-    this.setState(event.state);
+    if (!this.isHeld) this.setState(event.state);
   },
   "x.metrics"(event) {
     this.hooks.onStages(event);
