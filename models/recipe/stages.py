@@ -1,0 +1,105 @@
+"""The stages of the recipe over one work folder: each reads what the ones before have left there.
+
+data: the reply voice's sentences. codec: codes of that voice. vocoder: code2wav. A stage that is
+finished is not done again; one that trains goes on for the minutes that it is given.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.config import VocoderConfig, parse_config
+from models.recipe import phrases
+from models.recipe.codec import Codec, learn_codec
+from models.recipe.dialogues import spoken_replies
+from models.recipe.sizes import CODE2WAV, CODEBOOK_SIZE, NUM_COMPONENTS, NUM_QUANTIZERS
+from models.recipe.sound import resampled, trimmed
+from models.recipe.spectra import SAMPLE_RATE_HZ
+from models.recipe.vocoder import VocoderTraining, new_clip, train
+from models.recipe.voices import REPLY_VOICE, say
+from models.recipe.voices import SAMPLE_RATE_HZ as VOICE_RATE_HZ
+from models.tiny_config import tiny_config
+
+NUM_CONVERSATIONS = 3000
+NUM_EXTRA_SENTENCES = 600  # of words in no order, for sounds that no reply has
+NUM_HELD_OUT = 200
+LEVEL = 0.1  # root mean square of the reply voice
+
+
+def sentences_to_speak(seed: int) -> tuple[list[str], list[str]]:
+    """What the vocoder learns from, and what it is tested with: no sentence is in both."""
+    chance = random.Random(seed)
+    train_texts = spoken_replies("train", range(NUM_CONVERSATIONS))
+    held_out = [
+        text
+        for text in spoken_replies("held_out", range(NUM_CONVERSATIONS))
+        if text not in set(train_texts)
+    ]
+    words = sorted({word.strip(".,!?") for text in train_texts for word in text.split()})
+    names = list(phrases.NAMES)
+    extra = [
+        " ".join(chance.sample(words + names, chance.randint(3, 7)))
+        for _ in range(NUM_EXTRA_SENTENCES)
+    ]
+    return train_texts + extra, chance.sample(held_out, min(NUM_HELD_OUT, len(held_out)))
+
+
+def reply_speech(text: str, work: Path) -> Tensor:
+    """The reply voice at 24 kHz: trimmed, of one level."""
+    pcm = trimmed(say(text, REPLY_VOICE, work / "voices"), VOICE_RATE_HZ)
+    pcm = resampled(pcm, VOICE_RATE_HZ, SAMPLE_RATE_HZ)
+    level = float(np.sqrt(np.mean(np.square(pcm)))) + 1e-6
+    return torch.from_numpy(np.clip(pcm * (LEVEL / level), -0.98, 0.98).astype(np.float32))
+
+
+def vocoder_config() -> VocoderConfig:
+    """The embedded model's."""
+    config = parse_config(tiny_config({"code2wav_config": CODE2WAV})).vocoder
+    assert config is not None
+    return config
+
+
+def make_data(work: Path, seed: int, minutes: float) -> None:
+    """Speak every sentence of the reply voice once."""
+    for texts in sentences_to_speak(seed):
+        for text in texts:
+            reply_speech(text, work)
+
+
+def make_codec(work: Path, seed: int, minutes: float) -> None:
+    """Learn the codec from the training sentences."""
+    if (work / "codec.pt").exists():
+        return
+    clips = [reply_speech(text, work) for text in sentences_to_speak(seed)[0]]
+    codec = learn_codec(
+        clips,
+        num_quantizers=NUM_QUANTIZERS,
+        codebook_size=CODEBOOK_SIZE,
+        num_components=NUM_COMPONENTS,
+        seed=seed,
+    )
+    codec.save(work / "codec.pt")
+
+
+def train_vocoder(work: Path, seed: int, minutes: float) -> None:
+    """Go on with code2wav."""
+    codec = Codec.load(work / "codec.pt")
+    training = VocoderTraining.new(vocoder_config(), codec, seed)
+    if (work / "vocoder.pt").exists():
+        training.load(work / "vocoder.pt")
+    texts, _ = sentences_to_speak(training.seed)
+    clips = [new_clip(reply_speech(text, work), codec) for text in texts]
+    train(training, clips, work, minutes)
+
+
+STAGES: Mapping[str, Callable[[Path, int, float], None]] = {
+    "data": make_data,
+    "codec": make_codec,
+    "vocoder": train_vocoder,
+}
