@@ -22,6 +22,7 @@ from models.recipe.seeing import seeing
 
 Sound = Literal["speech", "foreign", "noise"]
 MAX_EXCHANGES = 5
+RECALL_OFTEN = 6
 TOOLS: tuple[Mapping[str, Any], ...] = tuple(
     {
         "type": "function",
@@ -122,8 +123,10 @@ def spoken_replies(split: Split, seeds: range) -> list[str]:
 
 def _choose_skill(chance: random.Random, past: Past) -> str:
     names = [name for name in SKILLS if name != "tools" or past.has_tools]
-    weights = [_WEIGHTS[name] for name in names]
-    return chance.choices(names, weights)[0]
+    weights = dict(_WEIGHTS)
+    if past.told:  # ask while there is something to remember
+        weights["recall"] *= RECALL_OFTEN
+    return chance.choices(names, [weights[name] for name in names])[0]
 
 
 # ------------------------------------------------------------------------------------- skills
@@ -152,7 +155,9 @@ def _recall(chance: random.Random, past: Past, split: Split) -> Exchange:
 def _count(chance: random.Random, past: Past, split: Split) -> Exchange:
     stop = chance.randint(2, 12)
     counted = ", ".join(phrases.NUMBERS[1 : stop + 1]).capitalize() + "."
-    return _plain(chance.choice(sentences(phrases.COUNT, split)).format(phrases.NUMBERS[stop]), counted)
+    return _plain(
+        chance.choice(sentences(phrases.COUNT, split)).format(phrases.NUMBERS[stop]), counted
+    )
 
 
 def _sum(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -223,7 +228,9 @@ def _tool_request(chance: random.Random, split: Split) -> ToolUse:
         case "timer":
             minutes = chance.randint(1, 20)
             word = "minute" if minutes == 1 else "minutes"
-            fitting = [s for s in sentences(phrases.TIMER, split) if s.split()[-1] in (word, "timer")]
+            fitting = [
+                s for s in sentences(phrases.TIMER, split) if s.split()[-1] in (word, "timer")
+            ]
             prompt = chance.choice(fitting or [f"set a timer for {{}} {word}"])
             spoken = phrases.NUMBERS[minutes]
             reply = f"The timer is set for {spoken} {word}."
@@ -286,7 +293,7 @@ SKILLS: Mapping[str, Callable[[random.Random, Past, Split], Exchange]] = {
 _WEIGHTS: Mapping[str, float] = {
     "small_talk": 20,
     "tell": 12,
-    "recall": 14,
+    "recall": 8,
     "count": 5,
     "sum": 10,
     "repeat": 10,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 Split = Literal["train", "held_out"]
@@ -30,7 +30,7 @@ def expand(pattern: str) -> list[str]:
     return list(dict.fromkeys(re.sub(r"\s+", " ", sentence).strip() for sentence in sentences))
 
 
-@lru_cache(maxsize=None)
+@cache
 def sentences(patterns: tuple[str, ...], split: Split) -> list[str]:
     """The sentences of all `patterns` together that belong to `split`."""
     found = list(dict.fromkeys(sentence for p in patterns for sentence in expand(p)))
@@ -46,7 +46,9 @@ def _held_out(found: list[str]) -> set[str]:
     for sentence in sorted(found, key=lambda text: zlib.crc32(text.encode())):
         if len(chosen) == wanted:
             break
-        others = {word for text in found if text not in chosen | {sentence} for word in text.split()}
+        others = {
+            word for text in found if text not in chosen | {sentence} for word in text.split()
+        }
         if set(sentence.split()) <= others:
             chosen.add(sentence)
     return chosen

@@ -50,7 +50,11 @@ SMALL_TALK: Mapping[str, tuple[tuple[str, ...], str]] = {
         "You are welcome.",
     ),
     "bye": (
-        ("(goodbye|bye|bye bye) [for now|my friend]", "see you [later|tomorrow|soon]", "good night"),
+        (
+            "(goodbye|bye|bye bye) [for now|my friend]",
+            "see you [later|tomorrow|soon]",
+            "good night",
+        ),
         "Goodbye! See you soon.",
     ),
     "hear": (
@@ -89,12 +93,21 @@ MEMORY: Mapping[str, tuple[tuple[str, ...], str, tuple[str, ...], str, str]] = {
     "name": (
         ("[hello|hi] my name is {}", "[hello|hi] i am {}", "(you can|please) call me {}"),
         "Hello {}, nice to meet you.",
-        ("what is my name", "do you (know|remember) my name", "[please] tell me my name", "who am i"),
+        (
+            "what is my name",
+            "do you (know|remember) my name",
+            "[please] tell me my name",
+            "who am i",
+        ),
         "Your name is {}.",
         "You did not tell me your name yet.",
     ),
     "colour": (
-        ("my (favourite|best) colour is {}", "i like {} (best|most)", "[i think] i love [the colour] {}"),
+        (
+            "my (favourite|best) colour is {}",
+            "i like {} (best|most)",
+            "[i think] i love [the colour] {}",
+        ),
         "I will remember that you like {}.",
         (
             "what is my (favourite|best) colour",
@@ -122,7 +135,11 @@ MEMORY: Mapping[str, tuple[tuple[str, ...], str, tuple[str, ...], str, str]] = {
 }
 
 COUNT = ("[please|can you] count [up] to {} [please]", "[please] count from one to {}")
-SUM = ("(what is|how much is|tell me) {a} (plus|and) {b}", "[please] add {a} and {b}", "{a} plus {b}")
+SUM = (
+    "(what is|how much is|tell me) {a} (plus|and) {b}",
+    "[please] add {a} and {b}",
+    "{a} plus {b}",
+)
 DIFFERENCE = (
     "(what is|how much is|tell me) {a} minus {b}",
     "[please] take {b} from {a}",
@@ -169,12 +186,20 @@ SEE_SIDE = (
     "what do you see on the {} [side]",
     "[please] tell me what is on the {} [side]",
 )
-WHERE = ("where is the {} [now]", "on which side is the {}", "is the {} on the left or on the right")
+WHERE = (
+    "where is the {} [now]",
+    "on which side is the {}",
+    "is the {} on the left or on the right",
+)
 SEE_DIGIT = (
     "(what|which) (number|digit) (is this|is that|is it|do you see|can you see) [now]",
     "[please] (read|tell me) (this|the) (number|digit)",
 )
-CHANGED = ("what [has] changed [now]", "what is (different|new) [now]", "what did i (change|do) [now]")
+CHANGED = (
+    "what [has] changed [now]",
+    "what is (different|new) [now]",
+    "what did i (change|do) [now]",
+)
 NO_CAMERA = "I can not see anything. Please turn on the camera."
 
 TIMER = (
@@ -182,7 +207,10 @@ TIMER = (
     "[please] set a {} (minutes|minute) timer",
     "(wake me|call me|tell me) in {} (minutes|minute)",
 )
-LIGHT = ("[please] (turn|switch) {} the (light|lights|lamp)", "[please] (turn|switch) the (light|lights|lamp) {}")
+LIGHT = (
+    "[please] (turn|switch) {} the (light|lights|lamp)",
+    "[please] (turn|switch) the (light|lights|lamp) {}",
+)
 TEMPERATURE = (
     "[please] set the (temperature|heating) to {} [degrees]",
     "[please] make it {} degrees [warm|in here]",
@@ -209,8 +237,16 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
         "shakespeare probably wrote this tragedy between two comedies",
         "every customer must sign the contract before the end of february",
     ),
-    "de": ("wo ist hier der nächste bahnhof", "das wetter ist heute sehr schön", "ich verstehe nur bahnhof"),
-    "fr": ("où est la gare la plus proche", "il fait très beau aujourd'hui", "je voudrais un café au lait"),
+    "de": (
+        "wo ist hier der nächste bahnhof",
+        "das wetter ist heute sehr schön",
+        "ich verstehe nur bahnhof",
+    ),
+    "fr": (
+        "où est la gare la plus proche",
+        "il fait très beau aujourd'hui",
+        "je voudrais un café au lait",
+    ),
     "es": ("dónde está la estación de tren", "hoy hace muy buen tiempo", "quiero una taza de café"),
     "it": ("dove si trova la stazione", "oggi fa molto bello", "vorrei un bicchiere di vino"),
 }

@@ -207,8 +207,7 @@ _OUTLINES: Mapping[str, Callable[[], list[tuple[float, float]]]] = {
 def _sample(chance: random.Random, name: str) -> tuple[int, int, int]:
     centre, spread = _COLOURS[name]
     hue, saturation, value = (
-        middle + chance.uniform(-width, width)
-        for middle, width in zip(centre, spread, strict=True)
+        middle + chance.uniform(-width, width) for middle, width in zip(centre, spread, strict=True)
     )
     return _rgb(hue / 360.0, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value)))
 
@@ -235,7 +234,10 @@ def _background(chance: random.Random, camera: Camera) -> Image.Image:
         shade = value + chance.uniform(-0.09, 0.09)
         colour = _rgb(hue, chance.uniform(0.0, 0.14), min(0.95, max(0.12, shade)))
         x, y = chance.uniform(-0.2, 1.0) * size[0], chance.uniform(-0.2, 1.0) * size[1]
-        right, bottom = x + chance.uniform(0.1, 0.9) * size[0], y + chance.uniform(0.1, 0.9) * size[1]
+        right, bottom = (
+            x + chance.uniform(0.1, 0.9) * size[0],
+            y + chance.uniform(0.1, 0.9) * size[1],
+        )
         pen.rectangle((x, y, right, bottom), fill=colour)
     return canvas.filter(ImageFilter.GaussianBlur(chance.uniform(0.5, 6.0)))
 

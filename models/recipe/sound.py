@@ -16,7 +16,7 @@ def read_wav(path: Path) -> tuple[Pcm, int]:
         assert file.getsampwidth() == 2, path
         assert file.getnchannels() == 1, path
         samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-        return samples.astype(np.float32) / 32768, file.getframerate()
+        return samples.astype(np.float32) / np.float32(32768), file.getframerate()
 
 
 def write_wav(path: Path, pcm: Pcm, rate_hz: int) -> None:

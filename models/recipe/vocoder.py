@@ -63,7 +63,7 @@ def new_vocoder(config: VocoderConfig, codec: Codec, seed: int) -> Code2Wav:
     rows = (codec.books / scale).flatten(0, 1) @ directions * size**0.5 * config.num_quantizers
     with torch.no_grad():
         vocoder.code_embedding.weight.copy_(rows)
-        vocoder.decoder[-1].conv.weight.mul_(QUIET)
+        vocoder.decoder.get_parameter(f"{len(vocoder.decoder) - 1}.conv.weight").mul_(QUIET)
     build_constants(vocoder)
     return vocoder
 
@@ -197,7 +197,7 @@ def _initialise(name: str, parameter: Tensor) -> None:
     kind = name.rpartition(".")[2]
     if parameter.dim() >= 2:
         fan_in = parameter[0].numel()
-        if ".conv." in name and "upsample" in name or ".block.1.conv" in name:
+        if (".conv." in name and "upsample" in name) or ".block.1.conv" in name:
             fan_in = parameter.shape[0] * max(1, parameter.shape[2] // 4)
         gain = 0.2 if "conv2.conv" in name else 1.0  # residual branches begin small
         nn.init.normal_(parameter, std=min(0.5, gain * fan_in**-0.5))

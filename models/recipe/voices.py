@@ -103,7 +103,9 @@ def say(text: str, voice: Voice, folder: Path) -> Pcm:
 def _flite(text: str, voice: Voice, path: Path) -> None:
     settings = [f"duration_stretch={1 / voice.rate:.3f}"]
     if voice.pitch != 1.0:  # kal's own mean is 95 Hz, the others' about 120
-        settings.append(f"int_f0_target_mean={(95 if 'kal' in voice.name else 120) * voice.pitch:.0f}")
+        settings.append(
+            f"int_f0_target_mean={(95 if 'kal' in voice.name else 120) * voice.pitch:.0f}"
+        )
     flags = [word for setting in settings for word in ("--setf", setting)]
     _call(["flite", "-voice", voice.name, *flags, "-t", text, "-o", str(path)])
 

@@ -7,6 +7,9 @@ that). Nothing is loaded or trained here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,8 +20,10 @@ from models.qwen3_omni.vocoder import (
     CausalTransposedConv,
     Code2Wav,
     ConvNextBlock,
+    DecoderBlock,
     ResidualUnit,
     SnakeBeta,
+    UpsampleStage,
 )
 
 
@@ -26,17 +31,14 @@ def render(vocoder: Code2Wav, codes: Tensor) -> Tensor:
     """[B, n, num_quantizers] int64 -> [B, num_samples(n)], not clamped."""
     hidden = vocoder.code_embedding(codes + vocoder.code_offset).mean(dim=2)  # [B, n, H]
     x = _transformed(vocoder, hidden).transpose(1, 2)  # [B, H, n]
-    for stage in vocoder.upsample:
-        transposed, block = stage
-        x = _conv_next(block, _upsampled(transposed, x))
+    for stage in cast(Iterable[UpsampleStage], vocoder.upsample):
+        transposed, conv_next = cast(tuple[CausalTransposedConv, ConvNextBlock], stage)
+        x = _conv_next(conv_next, _upsampled(transposed, x))
     first, *blocks, activation, last = vocoder.decoder
-    x = _convolved(first, x)
-    for block in blocks:
-        snake, upsample, *units = block.block
-        x = _upsampled(upsample, _waved(snake, x))
-        for unit in units:
-            x = _residual(unit, x)
-    return _convolved(last, _waved(activation, x))[:, 0]
+    x = _convolved(cast(CausalConv, first), x)
+    for block in cast(list[DecoderBlock], blocks):
+        x = _decoded(block, x)
+    return _convolved(cast(CausalConv, last), _waved(cast(SnakeBeta, activation), x))[:, 0]
 
 
 # ------------------------------------------------------------------------------------ transformer
@@ -48,7 +50,7 @@ def _transformed(vocoder: Code2Wav, hidden: Tensor) -> Tensor:
     mask = positions[:, None] >= positions
     if decoder.config.sliding_window is not None:
         mask = mask & (positions[:, None] < positions + decoder.config.sliding_window)
-    for layer in decoder.layers:
+    for layer in cast(Iterable[DecoderLayer], decoder.layers):
         hidden = _layer(layer, hidden, rotary, mask)
     normed: Tensor = decoder.norm(hidden)
     return normed
@@ -57,8 +59,8 @@ def _transformed(vocoder: Code2Wav, hidden: Tensor) -> Tensor:
 def _layer(layer: DecoderLayer, hidden: Tensor, rotary: Rotary, mask: Tensor) -> Tensor:
     attended = _attended(layer.self_attn, layer.input_layernorm(hidden), rotary, mask)
     hidden = hidden + layer.self_attn_layer_scale(attended)
-    fed = layer.mlp(layer.post_attention_layernorm(hidden))
-    return hidden + layer.mlp_layer_scale(fed)
+    fed: Tensor = layer.mlp_layer_scale(layer.mlp(layer.post_attention_layernorm(hidden)))
+    return hidden + fed
 
 
 def _attended(attention: Attention, hidden: Tensor, rotary: Rotary, mask: Tensor) -> Tensor:
@@ -78,6 +80,14 @@ def _attended(attention: Attention, hidden: Tensor, rotary: Rotary, mask: Tensor
 
 
 # ------------------------------------------------------------------------------------ convolutions
+def _decoded(block: DecoderBlock, x: Tensor) -> Tensor:
+    snake, upsample, *units = block.block
+    x = _upsampled(cast(CausalTransposedConv, upsample), _waved(cast(SnakeBeta, snake), x))
+    for unit in cast(list[ResidualUnit], units):
+        x = _residual(unit, x)
+    return x
+
+
 def _convolved(convolution: CausalConv, x: Tensor) -> Tensor:
     inner = convolution.conv
     padding = (inner.kernel_size[0] - 1) * inner.dilation[0]
@@ -95,7 +105,7 @@ def _upsampled(convolution: CausalTransposedConv, x: Tensor) -> Tensor:
 def _conv_next(block: ConvNextBlock, x: Tensor) -> Tensor:
     depthwise = block.dwconv.conv
     mixed = depthwise(F.pad(x, (depthwise.kernel_size[0] - 1, 0))).transpose(1, 2)  # [B, L, C]
-    mixed = block.pwconv2(F.gelu(block.pwconv1(block.norm(mixed))))
+    mixed = cast(Tensor, block.pwconv2(F.gelu(block.pwconv1(block.norm(mixed)))))
     return x + block.gamma[:, None] * mixed.transpose(1, 2)
 
 
