@@ -15,7 +15,7 @@ from models.recipe.judge import Judge
 from models.recipe.sound import resampled, write_wav
 from models.recipe.spectra import SAMPLE_RATE_HZ
 from models.recipe.stages import reply_speech, sentences_to_speak, vocoder_config
-from models.recipe.vocoder import VocoderTraining, speak
+from models.recipe.vocoder import averaged, new_run, speak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class VoiceScore:
 def score_voice(work: Path, *, seed: int, num_sentences: int) -> VoiceScore:
     """Measure vocoder.pt of `work`; leaves what was spoken in `work`/heard."""
     codec = Codec.load(work / "codec.pt")
-    training = VocoderTraining.new(vocoder_config(), codec, seed)
-    training.load(work / "vocoder.pt")
-    vocoder = training.averaged()
+    run = new_run(vocoder_config(), codec, seed)
+    run.load(work / "vocoder.pt")
+    vocoder = averaged(run)
     judge = Judge(sentences_to_speak(work, seed).held_out)
     (work / "heard").mkdir(exist_ok=True)
     original = spoken = 0
@@ -47,7 +47,7 @@ def score_voice(work: Path, *, seed: int, num_sentences: int) -> VoiceScore:
         original += judge.heard(_for_judge(pcm.numpy())) == text
         spoken += judge.heard(_for_judge(again)) == text
     return VoiceScore(
-        step=training.step,
+        step=run.step,
         num_sentences=len(tested),
         num_choices=len(judge.texts),
         original=original,

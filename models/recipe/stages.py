@@ -25,7 +25,7 @@ from models.recipe.dialogues import spoken_replies
 from models.recipe.sizes import CODE2WAV, CODEBOOK_SIZE, NUM_COMPONENTS, NUM_QUANTIZERS
 from models.recipe.sound import resampled, trimmed
 from models.recipe.spectra import SAMPLE_RATE_HZ
-from models.recipe.vocoder import VocoderTraining, new_clip, train
+from models.recipe.vocoder import new_clip, new_run, train
 from models.recipe.voices import REPLY_VOICE, missing_programs, say
 from models.recipe.voices import SAMPLE_RATE_HZ as VOICE_RATE_HZ
 from models.tiny_config import tiny_config
@@ -116,12 +116,13 @@ def make_codec(work: Path, seed: int, minutes: float) -> None:
 def train_vocoder(work: Path, seed: int, minutes: float) -> None:
     """Go on with code2wav."""
     codec = _codec(work)
-    training = VocoderTraining.new(vocoder_config(), codec, seed)
-    if (work / "vocoder.pt").exists():
-        training.load(work / "vocoder.pt")
-    texts = sentences_to_speak(work, training.seed).train
+    run = new_run(vocoder_config(), codec, seed)
+    path = work / "vocoder.pt"
+    if path.exists():
+        run.load(path)
+    texts = sentences_to_speak(work, run.seed).train
     clips = [new_clip(reply_speech(text, work), codec) for text in texts]
-    train(training, clips, work, minutes)
+    train(run, clips, path, minutes)
 
 
 STAGES: Mapping[str, Callable[[Path, int, float], None]] = {

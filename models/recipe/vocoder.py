@@ -1,19 +1,15 @@
 """Training of code2wav: codes of the reply voice -> its waveform.
 
-Minimises spectral losses on random crops, with an average of the weights over steps as the result.
-A run goes on from where the last one stopped: weights, optimiser and step are kept in one file, and
-the crops of a step depend on the seed and the step alone. Data and codec: `models.recipe.stages`.
+Minimises spectral losses on random crops. Data and codec: `models.recipe.stages`; stopping and
+resuming: `models.recipe.run`.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +17,21 @@ from torch import Tensor, nn
 from models.config import VocoderConfig
 from models.qwen3_omni.vocoder import Code2Wav
 from models.recipe.codec import FRAME_SAMPLES, Codec
+from models.recipe.run import Pace, Run, keep_on, put_average
 from models.recipe.spectra import spectral_loss
 from models.recipe.whole_vocoder import render
 
 BATCH_SIZE = 8
 CROP_FRAMES = 9
 SKIPPED_FRAMES = 2  # of a crop from the middle: their past is missing
-PEAK_RATE = 1e-3
-WARMUP_STEPS = 100
-RATE_HALVES_AFTER = 12_000  # steps; the rate falls with the root of the steps
-AVERAGING = 0.998
+PACE = Pace(
+    peak_rate=1e-3,
+    warmup_steps=100,
+    rate_halves_after=12_000,
+    averaging=0.998,
+    betas=(0.8, 0.99),
+)
 QUIET = 0.02  # what the last convolution begins with
-STEPS_PER_SAVE = 200
-STEPS_PER_LOG = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,97 +74,39 @@ def build_constants(vocoder: Code2Wav) -> None:
             build(vocoder.code_embedding.weight.device)
 
 
-@dataclass(slots=True, kw_only=True)
-class VocoderTraining:
-    """A run that can be stopped and resumed; `average` are the weights to use."""
-
-    vocoder: Code2Wav
-    average: dict[str, Tensor]
-    optimizer: torch.optim.AdamW
-    seed: int
-    step: int = 0
-
-    @classmethod
-    def new(cls, config: VocoderConfig, codec: Codec, seed: int) -> VocoderTraining:
-        """At step 0."""
-        vocoder = new_vocoder(config, codec, seed)
-        average = {name: p.detach().clone() for name, p in vocoder.named_parameters()}
-        optimizer = torch.optim.AdamW(vocoder.parameters(), lr=PEAK_RATE, betas=(0.8, 0.99))
-        return cls(vocoder=vocoder, average=average, optimizer=optimizer, seed=seed)
-
-    def save(self, path: Path) -> None:
-        """Write it whole or not at all."""
-        unfinished = path.with_suffix(".new")
-        state: dict[str, Any] = {
-            "vocoder": self.vocoder.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "seed": self.seed,
-            "step": self.step,
-        }
-        torch.save(state, unfinished)
-        unfinished.rename(path)
-
-    def load(self, path: Path) -> None:
-        """Take up what `save` wrote."""
-        state = torch.load(path, weights_only=True)
-        self.vocoder.load_state_dict(state["vocoder"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.seed, self.step = state["seed"], state["step"]
-
-    def averaged(self) -> Code2Wav:
-        """A vocoder of the averaged weights, ready to stream."""
-        vocoder = Code2Wav(self.vocoder.config)
-        vocoder.load_state_dict(self.average)
-        build_constants(vocoder)
-        return vocoder.requires_grad_(False).eval()
-
-    def take_step(self, clips: Sequence[Clip]) -> float:
-        """One step on a batch of crops; returns the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step)
-        pcm, codes, skipped = _crops(clips, random.Random(f"{self.seed} {self.step}"))
-        made = render(self.vocoder, codes)
-        loss = spectral_loss(made[:, skipped:], pcm[:, skipped : made.shape[1]])
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.vocoder.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        self._average()
-        return loss.item()
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        share = min(AVERAGING, (1 + self.step) / (10 + self.step))
-        for name, parameter in self.vocoder.named_parameters():
-            self.average[name].lerp_(parameter, 1 - share)
+def new_run(config: VocoderConfig, codec: Codec, seed: int) -> Run:
+    """A run at step 0; its module is a `Code2Wav`."""
+    return Run.new(new_vocoder(config, codec, seed), PACE, seed)
 
 
-def train(training: VocoderTraining, clips: Sequence[Clip], work: Path, minutes: float) -> None:
-    """Go on for `minutes`; saves vocoder.pt and appends to vocoder.log in `work`."""
-    stop = time.monotonic() + 60 * minutes
+def averaged(run: Run) -> Code2Wav:
+    """A vocoder of the averaged weights, ready to stream."""
+    vocoder = Code2Wav(_module(run).config)
+    put_average(run, vocoder)
+    build_constants(vocoder)
+    return vocoder.requires_grad_(False).eval()
+
+
+def take_step(run: Run, clips: Sequence[Clip]) -> dict[str, float]:
+    """One step on a batch of crops; clips have at least CROP_FRAMES frames."""
+    run.begin_step()
+    pcm, codes, skipped = _crops(clips, random.Random(f"{run.seed} {run.step}"))
+    made = render(_module(run), codes)
+    loss = spectral_loss(made[:, skipped:], pcm[:, skipped : made.shape[1]])
+    loss.backward()  # type: ignore[no-untyped-call]
+    run.end_step()
+    return {"loss": loss.item()}
+
+
+def train(run: Run, clips: Sequence[Clip], path: Path, minutes: float) -> None:
+    """Go on for `minutes`; saves to `path`."""
     usable = [clip for clip in clips if len(clip.codes) >= CROP_FRAMES]
-    losses: list[float] = []
-    began = time.monotonic()
-    while time.monotonic() < stop:
-        losses.append(training.take_step(usable))
-        if training.step % STEPS_PER_LOG == 0:
-            seconds = (time.monotonic() - began) / len(losses)
-            line = {"step": training.step, "loss": sum(losses) / len(losses), "step_s": seconds}
-            with (work / "vocoder.log").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
-            losses, began = [], time.monotonic()
-        if training.step % STEPS_PER_SAVE == 0:
-            training.save(work / "vocoder.pt")
-    training.save(work / "vocoder.pt")
+    keep_on(run, lambda: take_step(run, usable), path, minutes=minutes)
 
 
-def learning_rate(step: int) -> float:
-    """A short rise, then a fall with the root of the steps."""
-    rise = min(1.0, (step + 1) / WARMUP_STEPS)
-    return PEAK_RATE * rise * float((1 + 3 * step / RATE_HALVES_AFTER) ** -0.5)
+def _module(run: Run) -> Code2Wav:
+    assert isinstance(run.module, Code2Wav)
+    return run.module
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from models.config import VocoderConfig, parse_config
+from models.recipe import run as runs
 from models.recipe import vocoder as recipe
 from models.recipe.codec import FRAME_SAMPLES, Codec, learn_codec
-from models.recipe.vocoder import VocoderTraining, new_clip, new_vocoder, speak
+from models.recipe.vocoder import averaged, new_clip, new_run, new_vocoder, speak, take_step
 from models.recipe.whole_vocoder import render
 from models.tiny_config import tiny_config
 
@@ -63,38 +65,40 @@ def test_whole_equals_streaming() -> None:
 
 
 def test_every_weight_learns() -> None:
-    training = VocoderTraining.new(config(), codec(), 0)
-    before = {name: p.detach().clone() for name, p in training.vocoder.named_parameters()}
-    training.take_step([new_clip(clip(0), codec())])
-    assert [n for n, p in training.vocoder.named_parameters() if torch.equal(p, before[n])] == []
+    training = new_run(config(), codec(), 0)
+    before = {name: p.detach().clone() for name, p in training.module.named_parameters()}
+    take_step(training, [new_clip(clip(0), codec())])
+    assert [n for n, p in training.module.named_parameters() if torch.equal(p, before[n])] == []
 
 
 def test_the_loss_falls_and_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     clips = [new_clip(clip(seed), codec()) for seed in (0, 1)]
-    through = VocoderTraining.new(config(), codec(), 0)
-    losses = [through.take_step(clips) for _ in range(8)]
+    through = new_run(config(), codec(), 0)
+    losses = [take_step(through, clips)["loss"] for _ in range(8)]
     assert losses[-1] < losses[0]
-    stopped = VocoderTraining.new(config(), codec(), 0)
+    stopped = new_run(config(), codec(), 0)
     for _ in range(4):
-        stopped.take_step(clips)
+        take_step(stopped, clips)
     stopped.save(tmp_path / "vocoder.pt")
-    resumed = VocoderTraining.new(config(), codec(), 99)
+    resumed = new_run(config(), codec(), 99)
     resumed.load(tmp_path / "vocoder.pt")
-    assert [resumed.take_step(clips) for _ in range(4)] == pytest.approx(losses[4:], rel=1e-4)
+    assert [take_step(resumed, clips)["loss"] for _ in range(4)] == pytest.approx(
+        losses[4:], rel=1e-4
+    )
     assert resumed.step == 8
 
 
 def test_training_for_a_moment_leaves_a_voice_and_a_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(recipe, "STEPS_PER_LOG", 1)
-    training = VocoderTraining.new(config(), codec(), 0)
+    training = new_run(config(), codec(), 0)
     clips = [new_clip(clip(0), codec())]
-    recipe.train(training, clips, tmp_path, minutes=0.005)
+    step = partial(take_step, training, clips)
+    runs.keep_on(training, step, tmp_path / "vocoder.pt", minutes=0.005, steps_per_log=1)
     lines = (tmp_path / "vocoder.log").read_text().splitlines()
     assert json.loads(lines[0])["step"] == 1
-    resumed = VocoderTraining.new(config(), codec(), 0)
+    resumed = new_run(config(), codec(), 0)
     resumed.load(tmp_path / "vocoder.pt")
-    pcm = speak(resumed.averaged(), clips[0].codes)
-    assert len(pcm) == resumed.vocoder.num_samples(12)
+    pcm = speak(averaged(resumed), clips[0].codes)
+    assert len(pcm) == averaged(resumed).num_samples(12)
     assert float(pcm.abs().max()) <= 1.0
