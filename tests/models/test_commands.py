@@ -119,3 +119,18 @@ def test_doctor_looks_for_gpu_packages_only_where_there_is_one(
     out = capsys.readouterr().out
     assert "gpu (optional): triton" in out
     assert "apt-get" not in out
+
+
+def test_checkpoint_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        checkpoint, "run_stages", lambda *given, **named: asked.append((given, named))
+    )
+    folder = str(tmp_path)
+    assert checkpoint.run(parsed(checkpoint, "train", folder, "--stage", "codec", "--resume")) == 0
+    assert checkpoint.run(parsed(checkpoint, "train", folder, "--minutes", "5")) == 0
+    (first, resumed), (every, fresh) = asked
+    assert first == (tmp_path, ["codec"])
+    assert resumed == {"seed": 0, "minutes": 60.0, "is_resumed": True}
+    assert every[1][:2] == ["data", "codec"]
+    assert fresh == {"seed": 0, "minutes": 5.0, "is_resumed": False}

@@ -1,0 +1,252 @@
+"""What is said to the embedded model, and what it says: the data of `models.recipe.dialogues`.
+
+Patterns are those of `models.recipe.grammar`. Prompts are lower case without punctuation, as they
+are spoken; replies are written as a person would write them. The vocabulary of the checkpoint
+follows from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+NUMBERS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
+    *("eighteen", "nineteen", "twenty"),
+)
+TENS = ("twenty", "thirty", "forty", "fifty")
+COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white")
+SHAPES = ("circle", "square", "triangle", "star")
+SIDES = ("left", "right")
+NAMES = (
+    *("Anna", "Peter", "Maria", "David", "Sarah", "Thomas", "Julia", "Michael", "Laura", "Daniel"),
+    *("Emma", "Robert", "Sophie", "Martin", "Alice", "Simon", "Helen", "George", "Nora", "Oscar"),
+)
+
+# Prompts that have one answer, whatever was said before.
+SMALL_TALK: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "greet": (
+        ("(hello|hi|hey) [there]", "good (morning|evening|afternoon)", "(hello|hi) my friend"),
+        "Hello! How can I help you?",
+    ),
+    "how": (
+        ("[hello|hi] how are you [today|doing]", "how (is it going|do you feel) [today]"),
+        "I am fine, thank you. How are you?",
+    ),
+    "fine": (
+        ("i am (fine|good|well|great) [thank you|thanks]", "(fine|very well) thank you"),
+        "I am glad to hear that.",
+    ),
+    "abilities": (
+        ("what can you do [for me]", "[please] tell me what you can do", "how can you help me"),
+        "I can talk, count, remember things, look at pictures and set a timer.",
+    ),
+    "who": (
+        ("who are you", "what are you", "(what is|tell me) your name", "do you have a name"),
+        "I am a small model. My name is Omni.",
+    ),
+    "thanks": (
+        ("(thank you|thanks) [very much|a lot]", "[thank you] that (is|was) (very|really) kind"),
+        "You are welcome.",
+    ),
+    "bye": (
+        (
+            "(goodbye|bye|bye bye) [for now|my friend]",
+            "see you [later|tomorrow|soon]",
+            "good night",
+        ),
+        "Goodbye! See you soon.",
+    ),
+    "hear": (
+        ("can you hear me [now|well]", "are you (there|listening) [now]", "do you hear me [well]"),
+        "Yes, I can hear you well.",
+    ),
+    "meet": (
+        ("[it is] (nice|good|great) to meet you", "(pleased|glad) to meet you"),
+        "Nice to meet you too.",
+    ),
+    "help": (
+        ("[please] help me [please]", "can you help me [please]", "i need [your] help [now]"),
+        "Of course. What can I do for you?",
+    ),
+    "joke": (
+        ("[please] tell me a joke [now]", "do you know a [good] joke", "make me laugh"),
+        "Why is six afraid of seven? Because seven eight nine!",
+    ),
+    "alive": (
+        ("are you a (person|human|machine|robot|model)", "are you real"),
+        "I am a machine, but I like to talk.",
+    ),
+    "fun": (
+        ("i am (bored|tired|sad) [today|now]", "i feel (bored|tired|sad) [today]"),
+        "I am sorry to hear that. Shall I tell you a joke?",
+    ),
+    "good": (
+        ("(well done|very good|that is right|you are right)", "(good|great) (job|work)"),
+        "Thank you, I am doing my best.",
+    ),
+}
+
+# Things that are told and asked for later: what tells, the reply, what asks, the answer, and the
+# answer where nothing was told.
+MEMORY: Mapping[str, tuple[tuple[str, ...], str, tuple[str, ...], str, str]] = {
+    "name": (
+        ("[hello|hi] my name is {}", "[hello|hi] i am {}", "(you can|please) call me {}"),
+        "Hello {}, nice to meet you.",
+        (
+            "what is my name",
+            "do you (know|remember) my name",
+            "[please] tell me my name",
+            "who am i",
+        ),
+        "Your name is {}.",
+        "You did not tell me your name yet.",
+    ),
+    "colour": (
+        (
+            "my (favourite|best) colour is {}",
+            "i like {} (best|most)",
+            "[i think] i love [the colour] {}",
+        ),
+        "I will remember that you like {}.",
+        (
+            "what is my (favourite|best) colour",
+            "(what|which) colour do i like [best|most]",
+            "do you (know|remember) my [favourite] colour",
+        ),
+        "Your favourite colour is {}.",
+        "You did not tell me your favourite colour yet.",
+    ),
+    "number": (
+        (
+            "[please] remember the number {}",
+            "my [lucky|favourite] number is {}",
+            "the number is {}",
+        ),
+        "I will remember the number {}.",
+        (
+            "(what|which) number did i (say|tell you)",
+            "what (is|was) (my|the) [lucky|favourite] number",
+            "do you (know|remember) (my|the) number",
+        ),
+        "The number is {}.",
+        "You did not tell me a number yet.",
+    ),
+}
+
+COUNT = ("[please|can you] count [up] to {} [please]", "[please] count from one to {}")
+SUM = (
+    "(what is|how much is|tell me) {a} (plus|and) {b}",
+    "[please] add {a} and {b}",
+    "{a} plus {b}",
+)
+DIFFERENCE = (
+    "(what is|how much is|tell me) {a} minus {b}",
+    "[please] take {b} from {a}",
+    "{a} minus {b}",
+)
+REPEAT = ("[please] repeat [after me] {}", "[please|now] say {}", "[can you] say after me {}")
+
+# What is repeated: every sentence of these, a large part of the vocabulary.
+REPEATED = (
+    "(the|a|my|your) (red|green|blue|yellow|black|white|small|big|old|new) "
+    "(house|car|cat|dog|ball|book|cup|tree|door|table)",
+    "i (like|love|need|want) (music|coffee|tea|water|bread|apples|the sea|the sun|the rain)",
+    "(today|tomorrow|now) (is|was) (a good|a bad|a long|my best) (day|night|week)",
+    "(good|hello|nice|thank you) (friends|people|mother|father|children|teacher)",
+    "the (sun|moon|rain|snow|wind) is (cold|warm|bright|strong|white)",
+    "(she|he|it) (likes|has|sees|wants) (a|the|my) (dog|cat|book|cup|garden|window)",
+    "(we|they|you) (walk|run|go|drive) to the (park|school|city|river|shop|station)",
+)
+
+SEE_COLOUR = (
+    "(what|which) (colour|color) (is|has) (this|that|it)",
+    "(what|which) colour do you see",
+    "[please] tell me the colour [of this|of that]",
+    "what is the colour of (this|that|it)",
+)
+SEE_SHAPE = (
+    "(what|which) shape (is|has) (this|that|it)",
+    "(what|which) shape do you see",
+    "[please] tell me the shape [of this|of that]",
+)
+SEE_THING = (
+    "what (is this|is that|is it|do you see|can you see) [now|here]",
+    "what am i (showing|holding)",
+    "[please] tell me what you (see|can see)",
+    "[please] describe (this|the picture|what you see)",
+)
+SEE_COUNT = (
+    "how many {} (do you see|can you see|are there|are in the picture) [now]",
+    "[please] count the {} [for me]",
+)
+THINGS = ("things", "objects", "shapes")
+SEE_SIDE = (
+    "(what|which thing) is on the {} [side]",
+    "what do you see on the {} [side]",
+    "[please] tell me what is on the {} [side]",
+)
+WHERE = (
+    "where is the {} [now]",
+    "on which side is the {}",
+    "is the {} on the left or on the right",
+)
+SEE_DIGIT = (
+    "(what|which) (number|digit) (is this|is that|is it|do you see|can you see) [now]",
+    "[please] (read|tell me) (this|the) (number|digit)",
+)
+CHANGED = (
+    "what [has] changed [now]",
+    "what is (different|new) [now]",
+    "what did i (change|do) [now]",
+)
+NO_CAMERA = "I can not see anything. Please turn on the camera."
+
+TIMER = (
+    "[please] (set|start) a timer for {} (minutes|minute)",
+    "[please] set a {} (minutes|minute) timer",
+    "(wake me|call me|tell me) in {} (minutes|minute)",
+)
+LIGHT = (
+    "[please] (turn|switch) {} the (light|lights|lamp)",
+    "[please] (turn|switch) the (light|lights|lamp) {}",
+)
+TEMPERATURE = (
+    "[please] set the (temperature|heating) to {} [degrees]",
+    "[please] make it {} degrees [warm|in here]",
+    "i want {} degrees [in here]",
+)
+TIME = (
+    "what time is it [now|please]",
+    "[please|can you] tell me the time [now]",
+    "what is the time [now]",
+    "do you know (what time it is|the time)",
+)
+NO_TOOLS = "I am sorry, I can not do that here."
+NOT_UNDERSTOOD = "I am sorry, I did not understand that."
+
+# Sentences of no use to the model: it says that it did not understand.
+FOREIGN: Mapping[str, tuple[str, ...]] = {
+    "en": (
+        "the committee published its quarterly inflation estimate on thursday",
+        "several hundred demonstrators gathered outside the parliament building",
+        "photosynthesis converts carbon dioxide into complex carbohydrates",
+        "his grandfather repaired antique clocks in a village near the border",
+        "our flight was delayed because of technical problems with the engine",
+        "engineers measured the pressure inside the hydraulic cylinder twice",
+        "shakespeare probably wrote this tragedy between two comedies",
+        "every customer must sign the contract before the end of february",
+    ),
+    "de": (
+        "wo ist hier der nächste bahnhof",
+        "das wetter ist heute sehr schön",
+        "ich verstehe nur bahnhof",
+    ),
+    "fr": (
+        "où est la gare la plus proche",
+        "il fait très beau aujourd'hui",
+        "je voudrais un café au lait",
+    ),
+    "es": ("dónde está la estación de tren", "hoy hace muy buen tiempo", "quiero una taza de café"),
+    "it": ("dove si trova la stazione", "oggi fa molto bello", "vorrei un bicchiere di vino"),
+}

@@ -1,0 +1,135 @@
+"""The conversations: reproducible, answered by the truth, and held out where they say so."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from models.recipe import phrases
+from models.recipe.dialogues import (
+    Answered,
+    Conversation,
+    Returned,
+    Said,
+    conversation,
+    spoken_number,
+    spoken_replies,
+)
+from models.recipe.grammar import expand, sentences
+
+MANY = [conversation(seed, "train") for seed in range(1500)]
+WORDS = {word: number for number, word in enumerate(phrases.NUMBERS)}
+
+
+def exchanges(found: list[Conversation]) -> list[tuple[Said, Answered]]:
+    return [
+        (said, answered)
+        for one in found
+        for said, answered in zip(one.turns, one.turns[1:], strict=False)
+        if isinstance(said, Said) and isinstance(answered, Answered)
+    ]
+
+
+def test_brackets_choose_and_leave_out() -> None:
+    assert expand("(a|b [c]) d") == ["a d", "b c d", "b d"]
+    with pytest.raises(ValueError, match="bracket"):
+        expand("(a|b")
+    with pytest.raises(ValueError, match="bracket"):
+        expand("a|b)")
+
+
+@pytest.mark.parametrize("patterns", [p for p, _ in phrases.SMALL_TALK.values()])
+def test_held_out_sentences_are_other_sentences_of_known_words(patterns: tuple[str, ...]) -> None:
+    train, held_out = sentences(patterns, "train"), sentences(patterns, "held_out")
+    assert train
+    assert not set(train) & set(held_out)
+    assert {w for s in held_out for w in s.split()} <= {w for s in train for w in s.split()}
+
+
+def test_the_seed_is_the_conversation() -> None:
+    assert conversation(7, "train") == conversation(7, "train")
+    assert conversation(7, "train") != conversation(8, "train")
+    assert conversation(7, "train") != conversation(7, "held_out")
+
+
+def test_every_skill_occurs_and_every_turn_is_answered() -> None:
+    skills = {skill for one in MANY for skill in one.skills}
+    assert skills == {
+        *("small_talk", "tell", "recall", "count", "sum", "repeat", "see", "reject"),
+        *("refuse", "tools"),
+    }
+    for one in MANY:
+        assert isinstance(one.turns[0], Said)
+        assert isinstance(one.turns[-1], Answered)
+        for turn, after in zip(one.turns, one.turns[1:], strict=False):
+            assert isinstance(turn, Answered) != isinstance(after, Answered)
+
+
+def test_sums_are_right() -> None:
+    pattern = re.compile(r"(\w+) (plus|minus) (\w+) is (\w+)\.")
+    found = [pattern.fullmatch(answered.text) for _, answered in exchanges(MANY)]
+    sums = [match for match in found if match]
+    assert len(sums) > 50
+    for match in sums:
+        a, b, result = (WORDS[match[k].lower()] for k in (1, 3, 4))
+        assert result == (a + b if match[2] == "plus" else a - b)
+
+
+def test_the_prompt_of_a_difference_asks_for_it() -> None:
+    for said, answered in exchanges(MANY):
+        if " minus " in answered.text and " from " in said.text:
+            b, a = (WORDS[w] for w in said.text.split() if w in WORDS)
+            assert answered.text.lower().startswith(
+                f"{phrases.NUMBERS[a]} minus {phrases.NUMBERS[b]}"
+            )
+
+
+def test_what_was_told_last_is_remembered() -> None:
+    num_asked = 0
+    for one in MANY:
+        told = None
+        for turn in one.turns:
+            if match := re.match(r"I will remember the number (\w+)\.", getattr(turn, "text", "")):
+                told = match[1]
+            if match := re.match(r"The number is (\w+)\.", getattr(turn, "text", "")):
+                assert match[1] == told
+                num_asked += 1
+    assert num_asked > 20
+
+
+def test_tool_calls_are_json_in_the_published_format() -> None:
+    names = set()
+    for one in MANY:
+        for turn, after in zip(one.turns, one.turns[1:], strict=False):
+            if isinstance(turn, Answered) and turn.is_call:
+                assert one.has_tools
+                assert isinstance(after, Returned)
+                body = turn.text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>")
+                call = json.loads(body)
+                assert set(call) == {"name", "arguments"}
+                json.loads(after.text)
+                names.add(call["name"])
+    assert names == {"set_timer", "set_light", "set_temperature", "get_time"}
+
+
+def test_what_is_seen_is_what_is_said() -> None:
+    num_colours = 0
+    for said, answered in exchanges(MANY):
+        match = re.fullmatch(r"It is (\w+)\.", answered.text)
+        if match and said.scenes and match[1] in phrases.COLOURS:
+            assert [thing.colour for thing in said.scenes[-1].things] == [match[1]]
+            num_colours += 1
+    assert num_colours > 20
+
+
+def test_replies_are_words_only() -> None:
+    for text in spoken_replies("train", range(300)):
+        assert re.fullmatch(r"[A-Za-z' ,.!?]+", text), text
+
+
+def test_numbers_in_words() -> None:
+    assert [spoken_number(n) for n in (0, 20, 21, 45, 50)] == [
+        *("zero", "twenty", "twenty one", "forty five", "fifty"),
+    ]
