@@ -23,22 +23,18 @@ from models.cache import KvCache
 from models.chat import ChatFormat
 from models.config import DecoderConfig, OmniConfig, read_config
 from models.content import (
-    Audio,
     EngineEvent,
     FaultEvent,
-    Image,
     Message,
     Pcm,
     ReplyOptions,
     Rgb,
     Text,
-    ToolCall,
-    ToolResult,
 )
 from models.context import Context
 from models.devices import pick_device, pick_dtype
 from models.encoding import MessageEncoder, WindowPolicy, checked_pcm, checked_rgb
-from models.entries import MessageEntry, SpeechEntry
+from models.entries import MessageEntry, SpeechEntry, message_entry
 from models.errors import ModelError, RequestError
 from models.generation import GenerationSettings, read_generation
 from models.layout import Layout
@@ -51,7 +47,6 @@ from models.weights import load_model
 Clock = Callable[[], float]
 Tools = Sequence[Mapping[str, Any]]
 INITIAL_CACHE_TOKENS = 1024
-_PARTS_OF = {"user": Text | Image | Audio | ToolResult, "assistant": Text | ToolCall}
 DEFAULT_VOICE = "ethan"  # the reference's; no file of the checkpoint names one
 
 
@@ -192,7 +187,7 @@ class Engine:
     # ------------------------------------------------------------------ appends
     def append_message(self, context: int, message: Message) -> None:
         """Append a whole message."""
-        self._context(context).append(_message_entry(message))
+        self._context(context).append(message_entry(message))
 
     def begin_speech(self, context: int, *, has_camera: bool) -> None:
         """Open a spoken user message."""
@@ -226,7 +221,7 @@ class Engine:
 
     def rebuild(self, context: int, messages: tuple[Message, ...]) -> None:
         """Replace the log, what precedes it apart, by these messages."""
-        entries = [_message_entry(message) for message in messages]
+        entries = [message_entry(message) for message in messages]
         found = self._context(context)
         for reply in self._replies_of(context):
             self._maker.end(found, reply, "cancelled")
@@ -320,10 +315,10 @@ class Engine:
                 context.place()
             case "prefill":
                 prefill(self._model, context, max_tokens=self._options.prefill_tokens)
-            case "token":
-                self._maker.make_token(context, self._replies[_required(unit)])
-            case "frame":
-                self._maker.make_frame(context, self._replies[_required(unit)])
+            case "token" | "frame":
+                assert unit.reply is not None, unit
+                make = self._maker.make_token if unit.kind == "token" else self._maker.make_frame
+                make(context, self._replies[unit.reply])
         self._num_reply_units = 0 if unit.reply is None else self._num_reply_units + 1
         if unit.reply is None:
             self._next_context = unit.context + 1
@@ -404,15 +399,3 @@ class Engine:
         return KvCache(
             decoder, capacity=INITIAL_CACHE_TOKENS, device=self._device, dtype=self._dtype
         )
-
-
-def _message_entry(message: Message) -> MessageEntry:
-    allowed = _PARTS_OF.get(message.role, Text)
-    if not all(isinstance(part, allowed) for part in message.parts):
-        raise RequestError(f"a message of role {message.role!r} can not hold such a part")
-    return MessageEntry(layout=Layout(in_talker=message.role == "user"), message=message)
-
-
-def _required(unit: scheduler.Unit) -> int:
-    assert unit.reply is not None, unit
-    return unit.reply

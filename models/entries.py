@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from models.content import Message, Pcm, Rgb
+from models.content import Audio, Image, Message, Pcm, Rgb, Text, ToolCall, ToolResult
+from models.errors import RequestError
 from models.layout import Layout
 from models.pieces import Piece
 from models.qwen3_omni.mel import MelState, MelStream, num_final_frames
+
+_PARTS_OF = {"user": Text | Image | Audio | ToolResult, "assistant": Text | ToolCall}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,3 +154,15 @@ class ReplyEntry(Entry):
         if self.num_kept is None:
             return self.pieces
         return self.pieces[: 1 + self.num_kept] if self.num_kept else []
+
+
+def message_entry(message: Message) -> MessageEntry:
+    """An entry for a message.
+
+    Raises:
+        RequestError: its role can not hold one of its parts.
+    """
+    allowed = _PARTS_OF.get(message.role, Text)
+    if not all(isinstance(part, allowed) for part in message.parts):
+        raise RequestError(f"a message of role {message.role!r} can not hold such a part")
+    return MessageEntry(layout=Layout(in_talker=message.role == "user"), message=message)

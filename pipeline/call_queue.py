@@ -26,6 +26,7 @@ from pipeline.messages import (
     AppendMessage,
     Call,
     Cancel,
+    Configure,
     Confirm,
     Heard,
     Respond,
@@ -118,6 +119,8 @@ class CallQueue:
         elif held and not (isinstance(call, AppendAudio) and all(map(_is_frame, held))):
             held.append(parcel)
         else:
+            if self._ready and _is_outdated(self._ready[-1].call, by=call):
+                self._num_bytes -= payload_bytes(self._ready.pop().call)
             self._ready.append(parcel)
 
     def _context_of(self, call: Call) -> int:
@@ -169,6 +172,13 @@ class CallQueue:
 
 def _is_frame(parcel: Parcel) -> bool:
     return isinstance(parcel.call, AppendFrame)
+
+
+def _is_outdated(waiting: Call, *, by: Call) -> bool:
+    """Of settings that follow each other at once only the last count: each costs a prefill."""
+    if isinstance(waiting, Configure) and isinstance(by, Configure):
+        return waiting.context == by.context
+    return False
 
 
 def _remove(held: deque[Parcel], parcel: Parcel) -> None:

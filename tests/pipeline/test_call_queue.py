@@ -15,6 +15,7 @@ from pipeline.messages import (
     Call,
     Cancel,
     Close,
+    Configure,
     EndSpeech,
     Frame,
     Message,
@@ -65,6 +66,17 @@ def test_calls_of_one_context_stay_behind_its_frames() -> None:
     ]
     put_all(queue, calls)
     assert taken(queue) == calls
+
+
+def settings(context: int, instructions: str) -> Configure:
+    return Configure(context=context, instructions=instructions, voice=None)
+
+
+def test_of_settings_in_a_row_only_the_last_counts() -> None:
+    queue = CallQueue()
+    end, last, other = EndSpeech(context=1), settings(1, "c"), settings(2, "d")
+    put_all(queue, [settings(1, "a"), end, settings(1, "b"), last, other])
+    assert taken(queue) == [settings(1, "a"), end, last, other]
 
 
 def test_a_hundred_frames_do_not_delay_pcm_and_only_the_newest_stay() -> None:
