@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "checkpoint": Command(
         module="models.commands.checkpoint",
-        summary="make or inspect checkpoints",
+        summary="make a checkpoint: a small random one, or one trained by the recipe",
     ),
     "doctor": Command(
         module="models.commands.doctor",

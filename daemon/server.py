@@ -129,13 +129,14 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         SettingsError: a setting is wrong.
-        ServerError: the address can not be listened on.
+        ServerError: the address can not be listened on, or the model's folder is not there.
     """
     overrides = {key: value for key, value in vars(args).items() if "." in key}
     if args.api_key:
         overrides["server.api_keys"] = [args.api_key]
     settings = load(args.config, overrides)
     check_bind(settings.server)
+    _check_model(settings.engine.model)
     logs.configure(settings.log.level, settings.log.format)
     # imported here, so that flags and settings are checked before anything heavy is loaded
     from daemon.supervisor import EngineSupervisor
@@ -152,6 +153,12 @@ def run(args: argparse.Namespace) -> int:
     supervisor = EngineSupervisor(options, mode=engine.runs_in)
     with _listen(settings.server.host, settings.server.port) as listener:
         return asyncio.run(serve(settings, supervisor, listener))
+
+
+def _check_model(model: str) -> None:
+    """A folder that is not there is told at once; other faults of a model, by /healthz."""
+    if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
+        raise ServerError(f"no such checkpoint folder: {model}")
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ def test_help_of_serve_needs_no_torch() -> None:
             "give TLS (--tls auto), or --insecure",
         ),
         (["serve", "--host", "no.such.host.invalid", "--insecure"], 1, "can not listen on"),
+        (["serve", "--model", "./nowhere"], 1, "no such checkpoint folder: ./nowhere"),
     ],
 )
 def test_mistakes_are_one_line(
