@@ -225,8 +225,8 @@ class Conversation:
         `previous_item_id`: None appends, "root" puts first.
 
         Raises:
-            BadInputError: an unknown predecessor, or a duplicate id (code
-                item_create_duplicate_item_id), or an answer to a call that nobody made.
+            BadInputError: an unknown predecessor, a duplicate id (item_create_duplicate_item_id),
+                an answer to a call that nobody made, or no room (conversation_full).
         """
         if item.output is not None:
             self._log.history.check_call(item.output.call_id)

@@ -41,6 +41,8 @@ from pipeline.messages import (
 )
 
 MAX_MEDIA_BYTES = 96 * 2**20
+MAX_ITEMS = 4096
+MAX_TEXT_CHARS = 4 * 2**20  # many contexts full of it
 ROOT = "root"
 
 LOST_SPEECH = "[The user said something here whose sound is no longer stored.]"
@@ -138,6 +140,21 @@ class History:
                 f"No tool call with the id '{call_id}' was found in the conversation.",
                 code="invalid_tool_call_id",
                 param="item.call_id",
+            )
+
+    def check_room(self, item: Item) -> None:
+        """Whether one more item may be created by hand: text is never dropped, so it is bounded.
+
+        Raises:
+            BadInputError: there are too many items, or too much text in them.
+        """
+        total = sum(map(_num_chars, self)) + _num_chars(item)
+        if len(self) >= MAX_ITEMS or total > MAX_TEXT_CHARS:
+            raise BadInputError(
+                f"The conversation is full: it holds at most {MAX_ITEMS} items and"
+                f" {MAX_TEXT_CHARS} characters. Delete some items first.",
+                code="conversation_full",
+                param="item",
             )
 
     def messages(self) -> tuple[Message, ...]:
@@ -282,3 +299,10 @@ def _without_media(content: Content) -> Content:
 
 def _no_sound() -> Pcm:
     return np.zeros(0, np.float32)
+
+
+def _num_chars(item: Item) -> int:
+    """Characters of its text."""
+    texts = (part.text for part in item.content if isinstance(part, TextContent))
+    output = item.output.output if item.output is not None else ""
+    return sum(map(len, texts)) + len(output)

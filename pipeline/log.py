@@ -113,7 +113,12 @@ class ConversationLog:
     def insert(
         self, item: Item, *, after_id: str | None = None, still: Rgb | None = None
     ) -> str | None:
-        """Insert an item (see `History.insert`); returns its predecessor's id."""
+        """Insert an item that was made by hand; returns its predecessor's id.
+
+        Raises:
+            BadInputError: see `History.insert` and `History.check_room`.
+        """
+        self.history.check_room(item)
         previous_id = self.history.insert(item, after_id=after_id, still=still)
         if self.history.tail_id != item.id:
             self.rebuild()

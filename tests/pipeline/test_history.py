@@ -105,3 +105,18 @@ def test_the_newest_item_is_never_touched_and_repeated_frames_count_once() -> No
     history.append(Item(id="b", role="user", content=[SpeechContent(pcm=pcm, frames=frames)]))
     history.append(text("c"))
     assert len(history.messages()[0].parts[0].frames) == 100
+
+
+def test_what_is_made_by_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.history.MAX_ITEMS", 3)
+    monkeypatch.setattr("pipeline.history.MAX_TEXT_CHARS", 10)
+    history = History()
+    for item_id in ("aaaa", "bbbb"):
+        history.check_room(text(item_id))
+        history.append(text(item_id))
+    with pytest.raises(BadInputError, match="full") as refused:
+        history.check_room(text("ccc"))
+    assert refused.value.code == "conversation_full"
+    history.append(text("d"))
+    with pytest.raises(BadInputError, match="at most 3 items"):
+        history.check_room(text("e"))
