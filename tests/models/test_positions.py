@@ -221,7 +221,10 @@ def test_equals_transformers(items: list, tail: list[int]) -> None:
         prompt.text(ids)
         getattr(prompt, kind)(*arguments)
     prompt.text(tail)
-    assert torch.equal(prompt.positions, reference(prompt, sound=False))
+    # fractional rates add up in another order there: a last bit may differ
+    torch.testing.assert_close(
+        prompt.positions, reference(prompt, sound=False), rtol=1e-6, atol=1e-5
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -234,4 +237,6 @@ def test_equals_transformers_with_sound_in_video(items: list, tail: list[int]) -
         prompt.text(ids)
         getattr(prompt, kind)(*arguments)
     prompt.text(tail)
-    assert torch.equal(prompt.positions, reference(prompt, sound=True))
+    torch.testing.assert_close(
+        prompt.positions, reference(prompt, sound=True), rtol=1e-6, atol=1e-5
+    )

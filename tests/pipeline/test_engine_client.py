@@ -123,7 +123,7 @@ async def test_frames_come_whole_and_in_order(client: EngineClient) -> None:
 
 
 async def test_a_slow_step_does_not_block_calls(client: EngineClient) -> None:
-    context = client.open(instructions="frames=1 step_ms=300", voice=None)
+    context = client.open(instructions="frames=1 step_ms=1000", voice=None)
     response = context.respond(ResponseOptions())
     await asyncio.sleep(0.1)
     started_s = time.monotonic()
@@ -132,7 +132,7 @@ async def test_a_slow_step_does_not_block_calls(client: EngineClient) -> None:
     for number in range(100):
         context.append_frame(port.Frame(rgb=rgb, time_s=number / 2))
         context.append_audio(np.zeros(320, np.float32))
-    assert time.monotonic() - started_s < 0.15
+    assert time.monotonic() - started_s < 0.5  # the step goes on meanwhile
     assert ended(await read(response)).status == "completed"
     log = said(await read(context.respond(ResponseOptions()))).split()
     assert log[:2] == ["begin", "audio320"]
