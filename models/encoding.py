@@ -26,6 +26,7 @@ from models.positions import grid_time
 from models.qwen3_omni.images import Patches, PixelLimits, patchify, read_pixel_limits
 from models.qwen3_omni.mel import HOP_SAMPLES, LogMel, MelStream, normalize
 from models.qwen3_omni.model import Qwen3Omni
+from models.qwen3_omni.thinker import Thinker
 
 FRAMES_PER_S = 100
 SECONDS_PER_GRID = 1.0
@@ -49,22 +50,22 @@ class MessageEncoder:
     def __init__(
         self,
         *,
-        model: Qwen3Omni,
+        thinker: Thinker,
         config: OmniConfig,
         chat: ChatFormat,
         image_limits: PixelLimits,
         frame_limits: PixelLimits,
         windows: WindowPolicy,
     ) -> None:
-        self._thinker = model.thinker
+        self._thinker = thinker
         self._ids = config.thinker
         self._chat = chat
         self._image_limits = image_limits
         self._frame_limits = frame_limits
         self._windows = windows
         self._log_mel = LogMel(config.thinker.audio.num_mel_bins)
-        self._device = next(model.parameters()).device
-        self._dtype = model.thinker.lm_head.weight.dtype
+        self._device = thinker.lm_head.weight.device
+        self._dtype = thinker.lm_head.weight.dtype
         for seconds in (windows.audio_window_s, windows.camera_window_s):
             if seconds is not None and seconds < 1:
                 raise RequestError(f"an audio window is at least 1 s, not {seconds} s")
@@ -81,7 +82,7 @@ class MessageEncoder:
         """Build one with the pixel limits of the checkpoint's preprocessor config."""
         image_limits, frame_limits = read_pixel_limits(folder)
         return cls(
-            model=model,
+            thinker=model.thinker,
             config=config,
             chat=chat,
             image_limits=image_limits,
@@ -125,6 +126,11 @@ class MessageEncoder:
         return speech.is_closed or waiting or not speech.pieces
 
     # ------------------------------------------------------------------ whole messages
+    def encode_message(self, entry: MessageEntry) -> None:
+        """Encode all parts of a message at once."""
+        while not entry.is_complete:
+            self._encode_part(entry)
+
     def _encode_part(self, entry: MessageEntry) -> None:
         """Encode the next part; text before and after it comes along for nothing."""
         layout, parts, role = entry.layout, entry.message.parts, entry.message.role

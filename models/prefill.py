@@ -14,6 +14,7 @@ from models.context import Context
 from models.decoder import Deepstack
 from models.pieces import PrefillBatch
 from models.qwen3_omni.model import Qwen3Omni
+from models.qwen3_omni.thinker import Thinker
 
 
 def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
@@ -37,8 +38,8 @@ def _feed(model: Qwen3Omni, context: Context, max_tokens: int) -> Tensor:
     cache = context.thinker_cache
     device = model.thinker.lm_head.weight.device
     batch = context.log.batch(cache.length, max_tokens, device)
-    embeds = _embeds(model, batch)
-    output = model.thinker(embeds, batch.positions, cache, deepstack=_deepstack(batch))
+    embeds = embed_batch(model.thinker, batch)
+    output = model.thinker(embeds, batch.positions, cache, deepstack=deepstack_of(batch))
     talker = model.talker
     if talker is not None and context.talker_cache is not None and len(batch.talker_rows):
         rows = batch.talker_rows
@@ -52,16 +53,16 @@ def _feed(model: Qwen3Omni, context: Context, max_tokens: int) -> Tensor:
     return last
 
 
-def _embeds(model: Qwen3Omni, batch: PrefillBatch) -> Tensor:
+def embed_batch(thinker: Thinker, batch: PrefillBatch) -> Tensor:
     """[n, hidden]: looked up, and the encoders' output in its place."""
-    embeds: Tensor = model.thinker.embed(batch.ids)
+    embeds: Tensor = thinker.embed(batch.ids)
     for first, piece in batch.media:
         assert piece.embeds is not None
         embeds[first : first + len(piece)] = piece.embeds
     return embeds
 
 
-def _deepstack(batch: PrefillBatch) -> Deepstack | None:
+def deepstack_of(batch: PrefillBatch) -> Deepstack | None:
     """Features of the batch's picture tokens."""
     seen = [(first, piece) for first, piece in batch.media if piece.deepstack is not None]
     if not seen:

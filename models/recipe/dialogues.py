@@ -48,13 +48,15 @@ class Said:
     Attributes:
         text: the words; of noise, none.
         sound: what is heard where it is spoken. language: of a foreign sentence.
-        scenes: what the camera sees while it is said, one after the other; none: no camera.
+        scenes: what the camera sees while it is said, one after the other; none: nothing that
+            matters. is_blind: there must be no camera.
     """
 
     text: str
     sound: Sound = "speech"
     language: str = "en"
     scenes: tuple[Scene, ...] = ()
+    is_blind: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,8 @@ def _repeat(chance: random.Random, past: Past, split: Split) -> Exchange:
 def _see(chance: random.Random, past: Past, split: Split) -> Exchange:
     view = seeing(chance, split)
     if chance.random() < 0.08:
-        return _plain(view.prompt, phrases.NO_CAMERA)
+        said = Said(text=view.prompt, is_blind=True)
+        return [said, Answered(text=phrases.NO_CAMERA)]
     said = Said(text=view.prompt, scenes=view.scenes)
     return [said, Answered(text=view.reply)]
 

@@ -1,87 +1,30 @@
 """The stages of the recipe over one work folder: each reads what the ones before have left.
 
-data: the reply voice's sentences. codec: codes of that voice. vocoder: code2wav. Sentences that
-were spoken are not spoken again; a stage that trains goes on for the minutes that it is given.
+data: the reply voice's sentences. codec: codes of that voice. vocoder: code2wav. thinker: encoders
+and text. talker: text to codes. Sentences that were spoken are not spoken again; a stage that
+trains goes on for the minutes that it is given.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from models.config import VocoderConfig, parse_config
 from models.errors import CheckpointError
-from models.recipe import phrases
 from models.recipe.codec import Codec, learn_codec
-from models.recipe.dialogues import spoken_replies
+from models.recipe.reply_voice import reply_speech, sentences_to_speak
 from models.recipe.sizes import CODE2WAV, CODEBOOK_SIZE, NUM_COMPONENTS, NUM_QUANTIZERS
-from models.recipe.sound import resampled, trimmed
-from models.recipe.spectra import SAMPLE_RATE_HZ
+from models.recipe.talker_stage import train_talker
+from models.recipe.thinker_stage import train_thinker
 from models.recipe.vocoder import new_clip, new_run, train
-from models.recipe.voices import REPLY_VOICE, missing_programs, say
-from models.recipe.voices import SAMPLE_RATE_HZ as VOICE_RATE_HZ
+from models.recipe.voices import missing_programs
 from models.tiny_config import tiny_config
 
 logger = logging.getLogger(__name__)
-
-NUM_CONVERSATIONS = 3000
-NUM_EXTRA_SENTENCES = 600  # of words in no order, for sounds that no reply has
-NUM_HELD_OUT = 200
-LEVEL = 0.1  # root mean square of the reply voice
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sentences:
-    """What the vocoder learns from, and what it is tested with: no sentence is in both."""
-
-    train: list[str]
-    held_out: list[str]
-
-
-def sentences_to_speak(work: Path, seed: int) -> Sentences:
-    """Those of sentences.json: chosen once, or a later test would meet what was learnt."""
-    path = work / "sentences.json"
-    if not path.exists():
-        unfinished = path.with_suffix(".new")
-        unfinished.write_text(json.dumps(asdict(_choose_sentences(seed)), indent=1))
-        unfinished.rename(path)
-    return Sentences(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _choose_sentences(seed: int) -> Sentences:
-    chance = random.Random(seed)
-    train_texts = spoken_replies("train", range(NUM_CONVERSATIONS))
-    held_out = [
-        text
-        for text in spoken_replies("held_out", range(NUM_CONVERSATIONS))
-        if text not in set(train_texts)
-    ]
-    words = sorted({word.strip(".,!?") for text in train_texts for word in text.split()})
-    names = list(phrases.NAMES)
-    extra = [
-        " ".join(chance.sample(words + names, chance.randint(3, 7)))
-        for _ in range(NUM_EXTRA_SENTENCES)
-    ]
-    return Sentences(
-        train=train_texts + extra,
-        held_out=chance.sample(held_out, min(NUM_HELD_OUT, len(held_out))),
-    )
-
-
-def reply_speech(text: str, work: Path) -> Tensor:
-    """The reply voice at 24 kHz: trimmed, of one level."""
-    pcm = trimmed(say(text, REPLY_VOICE, work / "voices"), VOICE_RATE_HZ)
-    pcm = resampled(pcm, VOICE_RATE_HZ, SAMPLE_RATE_HZ)
-    level = float(np.sqrt(np.mean(np.square(pcm)))) + 1e-6
-    return torch.from_numpy(np.clip(pcm * (LEVEL / level), -0.98, 0.98).astype(np.float32))
 
 
 def vocoder_config() -> VocoderConfig:
@@ -129,6 +72,8 @@ STAGES: Mapping[str, Callable[[Path, int, float], None]] = {
     "data": make_data,
     "codec": make_codec,
     "vocoder": train_vocoder,
+    "thinker": train_thinker,
+    "talker": train_talker,
 }
 
 

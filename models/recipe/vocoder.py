@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.config import VocoderConfig
 from models.qwen3_omni.vocoder import Code2Wav
+from models.recipe.batches import build_constants
 from models.recipe.codec import FRAME_SAMPLES, Codec
 from models.recipe.run import Pace, Run, keep_on, put_average
 from models.recipe.spectra import spectral_loss
@@ -23,6 +24,7 @@ from models.recipe.whole_vocoder import render
 
 BATCH_SIZE = 8
 CROP_FRAMES = 9
+END_SAMPLES = 600  # of silence behind a sentence: its last samples come with the next frame
 SKIPPED_FRAMES = 2  # of a crop from the middle: their past is missing
 PACE = Pace(
     peak_rate=1e-3,
@@ -64,14 +66,6 @@ def new_vocoder(config: VocoderConfig, codec: Codec, seed: int) -> Code2Wav:
         vocoder.decoder.get_parameter(f"{len(vocoder.decoder) - 1}.conv.weight").mul_(QUIET)
     build_constants(vocoder)
     return vocoder
-
-
-def build_constants(vocoder: Code2Wav) -> None:
-    """Make what is computed from the weights, for `render` and for the streaming forward."""
-    for module in vocoder.modules():
-        build = getattr(module, "build_constants", None)
-        if build is not None:
-            build(vocoder.code_embedding.weight.device)
 
 
 def new_run(config: VocoderConfig, codec: Codec, seed: int) -> Run:

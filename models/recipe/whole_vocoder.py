@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.decoder import Attention, DecoderLayer, Rotary
 from models.qwen3_omni.vocoder import (
     CausalConv,
     CausalTransposedConv,
@@ -25,12 +24,13 @@ from models.qwen3_omni.vocoder import (
     SnakeBeta,
     UpsampleStage,
 )
+from models.recipe.batches import run_batch
 
 
 def render(vocoder: Code2Wav, codes: Tensor) -> Tensor:
     """[B, n, num_quantizers] int64 -> [B, num_samples(n)], not clamped."""
     hidden = vocoder.code_embedding(codes + vocoder.code_offset).mean(dim=2)  # [B, n, H]
-    x = _transformed(vocoder, hidden).transpose(1, 2)  # [B, H, n]
+    x = run_batch(vocoder.pre_transformer, hidden).transpose(1, 2)  # [B, H, n]
     for stage in cast(Iterable[UpsampleStage], vocoder.upsample):
         transposed, conv_next = cast(tuple[CausalTransposedConv, ConvNextBlock], stage)
         x = _conv_next(conv_next, _upsampled(transposed, x))
@@ -39,44 +39,6 @@ def render(vocoder: Code2Wav, codes: Tensor) -> Tensor:
     for block in cast(list[DecoderBlock], blocks):
         x = _decoded(block, x)
     return _convolved(cast(CausalConv, last), _waved(cast(SnakeBeta, activation), x))[:, 0]
-
-
-# ------------------------------------------------------------------------------------ transformer
-def _transformed(vocoder: Code2Wav, hidden: Tensor) -> Tensor:
-    decoder = vocoder.pre_transformer
-    length = hidden.shape[1]
-    positions = torch.arange(length, device=hidden.device)
-    rotary = decoder.rotary(positions, hidden.dtype)
-    mask = positions[:, None] >= positions
-    if decoder.config.sliding_window is not None:
-        mask = mask & (positions[:, None] < positions + decoder.config.sliding_window)
-    for layer in cast(Iterable[DecoderLayer], decoder.layers):
-        hidden = _layer(layer, hidden, rotary, mask)
-    normed: Tensor = decoder.norm(hidden)
-    return normed
-
-
-def _layer(layer: DecoderLayer, hidden: Tensor, rotary: Rotary, mask: Tensor) -> Tensor:
-    attended = _attended(layer.self_attn, layer.input_layernorm(hidden), rotary, mask)
-    hidden = hidden + layer.self_attn_layer_scale(attended)
-    fed: Tensor = layer.mlp_layer_scale(layer.mlp(layer.post_attention_layernorm(hidden)))
-    return hidden + fed
-
-
-def _attended(attention: Attention, hidden: Tensor, rotary: Rotary, mask: Tensor) -> Tensor:
-    batch, length, _ = hidden.shape
-    heads = attention.qkv_proj(hidden).view(batch, length, -1, attention.head_dim)
-    num_heads, num_kv_heads = attention.num_heads, attention.num_kv_heads
-    queries, keys, values = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=2)
-    mixed = F.scaled_dot_product_attention(
-        rotary.rotate(queries).transpose(1, 2),  # [B, heads, n, D]
-        rotary.rotate(keys).transpose(1, 2),
-        values.transpose(1, 2),
-        attn_mask=mask,
-        enable_gqa=True,
-    )
-    out: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
-    return out
 
 
 # ------------------------------------------------------------------------------------ convolutions

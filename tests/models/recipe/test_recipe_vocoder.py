@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.config import VocoderConfig, parse_config
 from models.recipe import run as runs
-from models.recipe import vocoder as recipe
+from models.recipe.batches import build_constants
 from models.recipe.codec import FRAME_SAMPLES, Codec, learn_codec
 from models.recipe.vocoder import averaged, new_clip, new_run, new_vocoder, speak, take_step
 from models.recipe.whole_vocoder import render
@@ -54,7 +54,7 @@ def test_whole_equals_streaming() -> None:
     with torch.no_grad():
         for parameter in vocoder.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        recipe.build_constants(vocoder)
+        build_constants(vocoder)
         codes = torch.randint(0, 16, (2, 11, 3))
         whole = render(vocoder, codes).clamp(-1, 1)
         for row, expected in zip(codes, whole, strict=True):
