@@ -67,7 +67,7 @@ def training_room(folder: Path) -> Classroom:
     )
 
 
-def test_room(folder: Path, *, has_unseen_voices: bool) -> Classroom:
+def exam_room(folder: Path, *, has_unseen_voices: bool) -> Classroom:
     """Held-out sentences, clean."""
     return Classroom(
         split="held_out",
