@@ -83,7 +83,6 @@ class RealtimeSession:
         self._has_pushed_frames = False
         self._replies: dict[str, ReplyWriter] = {}
         self._asked: wire.ResponseParams | None = None
-        self._asked_by_id: dict[str, wire.ResponseParams] = {}
         self.conversation = open_conversation(session.config(), self._on_event)
 
     def start(self) -> None:
@@ -247,11 +246,8 @@ class RealtimeSession:
         try:
             if asked.is_aside:
                 conversation.respond_aside(options, config=config or session.config(), items=items)
-                return
-            response_id = conversation.respond(options, config=config)
-            if self._asked is not None:
-                # the reply begins later than this call
-                self._asked_by_id[response_id] = asked
+            else:
+                conversation.respond(options, config=config)
         finally:
             self._asked = None
 
@@ -351,8 +347,7 @@ class RealtimeSession:
                 assert_never(event)
 
     def _begin_reply(self, event: events.ResponseStarted) -> ReplyWriter:
-        asked = self._asked_by_id.pop(event.response_id, None) or self._asked
-        self._asked = None
+        asked, self._asked = self._asked, None  # told inside `_respond`, or else by a turn's end
         terms = ReplyTerms(
             conversation_id=None
             if event.is_aside

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from models.pieces import Piece
-from models.positions import grid_positions, text_positions
+from models.positions import audio_positions, grid_positions, image_positions, text_positions
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Layout:
     def audio(self, placeholder: int, embeds: Tensor) -> Piece:
         """Encoded sound without pictures, [n, hidden]."""
         num_tokens = embeds.shape[0]
-        positions, self.next = text_positions(num_tokens, self.next)
+        positions, self.next = audio_positions(num_tokens, self.next)
         return Piece(
             kind="audio",
             ids=(placeholder,) * num_tokens,
@@ -58,16 +58,15 @@ class Layout:
         self, placeholder: int, embeds: Tensor, deepstack: Tensor, size: tuple[int, int]
     ) -> Piece:
         """A still picture of `size` = (rows, columns) tokens."""
-        positions = grid_positions(size, time=self.next, start=self.next)
-        talker = grid_positions(size, time=self.talker_next, start=self.talker_next)
-        self.next = float(positions.max()) + 1
+        positions, self.next = image_positions(size, self.next)
+        talker = None
         if self.in_talker:
-            self.talker_next = float(talker.max()) + 1
+            talker, self.talker_next = image_positions(size, self.talker_next)
         return Piece(
             kind="image",
             ids=(placeholder,) * embeds.shape[0],
             positions=positions,
-            talker_positions=talker if self.in_talker else None,
+            talker_positions=talker,
             embeds=embeds,
             deepstack=deepstack,
         )

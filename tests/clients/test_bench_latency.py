@@ -56,7 +56,7 @@ def test_measures_turns(
     assert summary["first_audio_ms"]["p50"] > 380
     assert tuple(summary["stages_ms"]) == STAGES
     assert summary["stages_ms"]["first_codec"] == 15.0
-    assert summary["underruns_per_min"] >= 0
+    assert isinstance(summary["underruns_per_min"], float)  # the rules are test_bench_measure's
     assert report["server"]["checkpoint"] == "fake"
     assert report["server"]["commit"] == "abc123"
     assert report["turns"][0]["transcript"] == "one two three"
