@@ -35,6 +35,7 @@ from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import SpecialText
 from models.reply import Pace, Reply
 from models.sampling import NEGATIVE_INFINITY, Sampler, SamplingSettings
+from models.screened_head import ScreenedHead
 from models.speaking import Voice
 from models.tool_calls import CallSplitter
 
@@ -61,6 +62,7 @@ class ReplyMaker:
         self._pace = Pace()
         self._special: SpecialText | None = None
         self._device = model.thinker.lm_head.weight.device
+        self._screened_head = ScreenedHead.of(model.thinker.lm_head)
 
     # ------------------------------------------------------------------ begin and end
     def begin(
@@ -167,13 +169,13 @@ class ReplyMaker:
         """Feed the last token, if any, and sample the next."""
         if context.num_to_prefill:
             prefill(self._model, context, max_tokens=context.num_to_prefill)
-        assert context.last_hidden is not None
-        logits = self._model.thinker.logits(context.last_hidden)
         if not reply.text_ids and reply.options.tool_choice == "required":
             for forced in self._chat.tool_opening_ids(reply.options.forced_tool):
                 self._take_token(context, reply, forced)
             return
-        token = int(reply.text_sampler(self._allowed(logits, reply), reply.text_ids))
+        assert context.last_hidden is not None
+        logits = self._allowed(self._logits(context.last_hidden, reply), reply)
+        token = int(reply.text_sampler(logits, reply.text_ids))
         if token in self._generation.thinker.eos_ids:
             reply.tools.close()
             self._text_event(reply, reply.end_text(was_cut=False), ())
@@ -181,6 +183,13 @@ class ReplyMaker:
         else:
             self._take_token(context, reply, token)
         self._stamp(reply, "first_text")
+
+    def _logits(self, hidden: Tensor, reply: Reply) -> Tensor:
+        """[vocab] float32, of which at least those that the sampler can draw are there."""
+        num_best = reply.text_sampler.num_best(reply.text_ids)
+        if self._screened_head is None or num_best is None:
+            return self._model.thinker.logits(hidden)
+        return self._screened_head.logits(hidden, num_best + 1)  # one of them may be forbidden
 
     def _allowed(self, logits: Tensor, reply: Reply) -> Tensor:
         """The logits without the call of a tool, where that is not allowed."""

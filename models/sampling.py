@@ -93,6 +93,16 @@ class Sampler:
         logits = self._penalised(logits, seen)
         return logits.argmax() if self.settings.is_greedy else self._drawn(logits)
 
+    def num_best(self, seen: Sequence[int]) -> int | None:
+        """How many of the greatest logits a draw can depend on; None: all of them."""
+        settings = self.settings
+        best = 1 if settings.is_greedy else settings.top_k
+        if best == 0 or settings.repetition_penalty < 1.0:
+            return None
+        if settings.repetition_penalty > 1.0:  # those drawn before may fall behind as many others
+            best += len(set(seen))
+        return best + (len(self._end_ids) if len(seen) < settings.min_new_tokens else 0)
+
     def distribution(self, logits: Tensor, seen: Sequence[int] = ()) -> Tensor:
         """Probabilities [vocab] that a call draws from (greedy: chooses from)."""
         weights, ids = candidates(self._penalised(logits, seen), self.settings)
