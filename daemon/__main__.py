@@ -43,13 +43,17 @@ COMMANDS = {
         module="clients.bench.latency",
         summary="speak to a server and measure how soon it answers",
     ),
+    "bench understanding": Command(
+        module="clients.bench.understanding",
+        summary="examine a server: are its replies right, in words and in sound",
+    ),
     "bench engine": Command(
         module="models.commands.bench_engine",
         summary="measure the engine alone, beside its floor and the reference",
     ),
     "checkpoint": Command(
         module="models.commands.checkpoint",
-        summary="make a checkpoint: a small random one, or one trained by the recipe",
+        summary="make a checkpoint: a small random one, or one trained by the recipe; examine it",
     ),
     "doctor": Command(
         module="models.commands.doctor",

@@ -45,14 +45,15 @@ def read_speech(path: Path, rate_hz: int) -> Speech:
     except (OSError, EOFError, wave.Error) as error:
         raise BenchError(f"{path}: not a WAV file that can be read ({error})") from error
     mono = raw.reshape(-1, num_channels).astype(np.int32).mean(axis=1).astype(np.int16)
-    pcm = _resample(mono, file_rate_hz, rate_hz)
+    pcm = resampled(mono, file_rate_hz, rate_hz)
     end = end_of_speech(pcm)
     if end is None:
         raise BenchError(f"{path}: holds no speech, only silence")
     return Speech(name=path.name, pcm=pcm, end=end)
 
 
-def _resample(pcm: Pcm16, from_hz: int, to_hz: int) -> Pcm16:
+def resampled(pcm: Pcm16, from_hz: int, to_hz: int) -> Pcm16:
+    """The whole clip at another rate."""
     if from_hz == to_hz or not len(pcm):
         return pcm
     resampler = AudioResampler(format="s16", layout="mono", rate=to_hz)

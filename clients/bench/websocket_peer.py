@@ -21,6 +21,27 @@ RATE_HZ = 24_000
 MAX_MESSAGE_BYTES = 24 * 2**20
 
 
+async def open_socket(address: Address) -> ClientConnection:
+    """A new session's socket.
+
+    Raises:
+        BenchError: no server there, or it refuses.
+    """
+    try:
+        return await connect(
+            address.websocket_url,
+            additional_headers=address.headers,
+            ssl=address.tls,
+            compression=None,
+            max_size=MAX_MESSAGE_BYTES,
+        )
+    except InvalidStatus as error:
+        answer = error.response
+        raise BenchError(refusal(answer.status_code, (answer.body or b"").decode())) from error
+    except (OSError, TimeoutError, InvalidHandshake) as error:
+        raise BenchError(f"no WebSocket at {address.base} ({error})") from error
+
+
 class WebSocketPeer:
     """Implements `clients.bench.peer.Peer`."""
 
@@ -34,19 +55,7 @@ class WebSocketPeer:
 
     async def open(self, listener: Listener) -> None:
         """See `Peer`."""
-        try:
-            self._socket = await connect(
-                self._address.websocket_url,
-                additional_headers=self._address.headers,
-                ssl=self._address.tls,
-                compression=None,
-                max_size=MAX_MESSAGE_BYTES,
-            )
-        except InvalidStatus as error:
-            answer = error.response
-            raise BenchError(refusal(answer.status_code, (answer.body or b"").decode())) from error
-        except (OSError, TimeoutError, InvalidHandshake) as error:
-            raise BenchError(f"no WebSocket at {self._address.base} ({error})") from error
+        self._socket = await open_socket(self._address)
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._read(self._socket, listener), name="bench-ws-read"),

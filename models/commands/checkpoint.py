@@ -1,11 +1,16 @@
-"""`omnid checkpoint`: make checkpoints: `tiny`, a small random one, and `train`, by the recipe."""
+"""`omnid checkpoint`: `tiny` makes a small random one; `train`, `export` and `exam` are the recipe
+of the embedded model.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from models.devices import format_bytes
+from models.recipe.exam import write_exam
+from models.recipe.export import export
 from models.recipe.stages import STAGES, run_stages
 from models.tiny import write_tiny_checkpoint
 
@@ -15,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="checkpoint_command", required=True, metavar="COMMAND")
     _add_tiny(commands)
     _add_train(commands)
+    _add_export(commands)
+    _add_exam(commands)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CheckpointError: the folder is taken or can not be written, or a synthesizer is missing.
     """
-    return _train(args) if args.checkpoint_command == "train" else _tiny(args)
+    return _RUNS[args.checkpoint_command](args)
 
 
 def _add_tiny(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,6 +61,35 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
 
 
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write what the recipe has trained as a checkpoint folder",
+        description="Write the trained parts of a work folder as a checkpoint in the published "
+        "format, at 16 bits.",
+    )
+    export.add_argument("work", type=Path, metavar="WORK", help="the work folder of `train`")
+    export.add_argument("folder", type=Path, metavar="DIR", help="where; made if absent")
+
+
+def _add_exam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    exam = commands.add_parser(
+        "exam",
+        help="write the exam for `omnid bench understanding`",
+        description="Write held-out conversations as recordings and pictures, with the right "
+        "answers. Needs flite, espeak-ng and festival.",
+    )
+    exam.add_argument("folder", type=Path, metavar="DIR", help="where; made if absent")
+    exam.add_argument("--seed", type=int, default=0, help="another seed, another exam (default: 0)")
+    exam.add_argument(
+        "--sixties",
+        type=int,
+        default=1,
+        metavar="N",
+        help="times 60 conversations, each in four recordings (default: 1)",
+    )
+
+
 def _tiny(args: argparse.Namespace) -> int:
     write_tiny_checkpoint(args.folder, seed=args.seed, force=args.force)
     size = sum(path.stat().st_size for path in args.folder.iterdir())
@@ -65,3 +101,22 @@ def _train(args: argparse.Namespace) -> int:
     names = list(STAGES) if args.stage == "all" else [args.stage]
     run_stages(args.folder, names, seed=args.seed, minutes=args.minutes, is_resumed=args.resume)
     return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    print(f"{args.folder}: {format_bytes(export(args.work, args.folder))}")
+    return 0
+
+
+def _exam(args: argparse.Namespace) -> int:
+    number = write_exam(args.folder, seed=args.seed, num_sixties=args.sixties)
+    print(f"{args.folder}: {number} conversations, seed {args.seed}.")
+    return 0
+
+
+_RUNS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "tiny": _tiny,
+    "train": _train,
+    "export": _export,
+    "exam": _exam,
+}

@@ -1,0 +1,145 @@
+"""`omnid bench understanding`: is what a server answers right, in words and in sound?
+
+Speaks the conversations of an exam to a running server and marks the replies: their words against
+the right ones, their sound by an independent recogniser that hears which of all right replies it
+is. By voices that the embedded model was trained with and by others, clean and in noise. It needs
+the `bench` extra. Without `--exam` one is written first, by `omnid checkpoint exam`.
+
+Exit codes: 0 the exam was held, 1 a conversation failed or nothing could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clients.bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from clients.bench.exam import Exam
+    from clients.bench.marks import Mark
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    add = parser.add_argument
+    add("--url", default=DEFAULT_URL, help="server, http(s):// or ws(s):// (default: %(default)s)")
+    add("--exam", type=Path, metavar="DIR", help="what `omnid checkpoint exam` wrote")
+    add("--seed", type=int, default=0, help="of an exam that is written now (default: 0)")
+    add("--only", metavar="TEXT", default="", help="conversations whose name contains TEXT")
+    add("--json", metavar="FILE", help="write all marks as JSON; - is the standard output")
+    add("--timeout-s", type=float, default=30.0, metavar="S", help="longest wait for a reply")
+    add("--model", default="omnid", help="model name to ask for (default: %(default)s)")
+    add("--api-key", metavar="KEY", help="if the server wants one")
+    add("--insecure", action="store_true", help="accept any TLS certificate")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; prints errors as one line on stderr. Returns the exit code."""
+    try:
+        if args.exam is not None:
+            return _hold(args, args.exam)
+        with tempfile.TemporaryDirectory() as scratch:
+            _write_exam(Path(scratch), args.seed)
+            return _hold(args, Path(scratch))
+    except BenchError as error:
+        print(f"omnid bench understanding: {error}", file=sys.stderr)
+        return error.exit_code
+    except ImportError as error:
+        print(f"omnid bench understanding: {error}; pip install 'omnid[bench]'", file=sys.stderr)
+        return BenchError.exit_code
+
+
+def _write_exam(folder: Path, seed: int) -> None:
+    """By the command: benchmarks know nothing of models."""
+    print("Writing the exam (some minutes); --exam DIR takes one that is there.", file=sys.stderr)
+    command = [sys.executable, "-m", "daemon", "checkpoint", "exam", str(folder)]
+    done = subprocess.run([*command, "--seed", str(seed)], stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise BenchError("the exam could not be written")
+
+
+def _hold(args: argparse.Namespace, folder: Path) -> int:
+    from clients.bench.exam import read_exam
+    from clients.bench.marks import summarize
+
+    exam = read_exam(folder)
+    marks = asyncio.run(_examine_all(args, exam))
+    report: dict[str, Any] = {
+        "summary": summarize(marks),
+        "recogniser": _recogniser(exam),
+        "seed": exam.seed,
+        "marks": [mark.as_json() for mark in marks],
+    }
+    _tell(report, args.json)
+    return 1 if any(mark.failure for mark in marks) else 0
+
+
+async def _examine_all(args: argparse.Namespace, exam: Exam) -> list[Mark]:
+    from clients.bench.address import parse_address
+    from clients.bench.examinee import examine
+    from clients.bench.judge import Judge
+    from clients.bench.marks import marked
+
+    address = parse_address(
+        args.url, model=args.model, api_key=args.api_key, is_insecure=args.insecure
+    )
+    items = [item for item in exam.items if args.only in item.name]
+    if not items:
+        raise BenchError(f"no conversation of the exam is called {args.only}")
+    judge = Judge(exam.originals)
+    marks = []
+    for item in _counted(items):
+        answers = await examine(address, item, exam.tools, args.timeout_s)
+        marks.append(marked(item, answers, judge))
+    return marks
+
+
+def _counted(items: list[Any]) -> Iterable[Any]:
+    """With a line about how far it is, where somebody looks on."""
+    for number, item in enumerate(items, start=1):
+        if sys.stderr.isatty():
+            print(f"\r{number} of {len(items)} ", end="", file=sys.stderr, flush=True)
+        yield item
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def _recogniser(exam: Exam) -> dict[str, Any]:
+    """How well the recogniser hears the right replies by the voice that the model learnt from."""
+    from clients.bench.exam import plain
+    from clients.bench.judge import RATE_HZ, Judge
+    from clients.bench.speech import read_speech
+
+    judge = Judge(exam.originals)
+    known = [(text, path) for text, path in exam.originals.items() if plain(text) in judge.texts]
+    right = sum(
+        judge.heard(read_speech(path, RATE_HZ).pcm, RATE_HZ) == plain(text) for text, path in known
+    )
+    return {"choices": len(judge.texts), "accuracy": round(right / len(known), 3)}
+
+
+def _tell(report: dict[str, Any], target: str | None) -> None:
+    from rich.console import Console
+
+    from clients.bench.marks import print_marks
+
+    # With `--json -` the standard output holds nothing but the JSON.
+    print_marks(report, Console(stderr=target == "-"))
+    text = json.dumps(report, ensure_ascii=False)
+    if target == "-":
+        print(text)
+    elif target is not None:
+        try:
+            Path(target).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BenchError(f"--json {target}: {error.strerror}") from error
