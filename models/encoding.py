@@ -186,7 +186,7 @@ class MessageEncoder:
     def _encode_image(self, entry: MessageEntry, rgb: Rgb) -> None:
         layout, ids = entry.layout, self._ids
         patches = patchify((rgb,), limits=self._image_limits)
-        embeds, deepstack, size = self._see([patches])
+        embeds, deepstack, size = self.see([patches])
         entry.pieces += [
             layout.text([ids.vision_start_id]),
             layout.image(ids.image_id, embeds, deepstack, size),
@@ -195,7 +195,7 @@ class MessageEncoder:
 
     def _encode_clip(self, entry: MessageEntry, pcm: Pcm) -> None:
         layout, ids = entry.layout, self._ids
-        embeds = self._listen(self._log_mel.clip(pcm), len(pcm), ids.audio.n_window_infer)
+        embeds = self.listen(self._log_mel.clip(pcm), len(pcm), ids.audio.n_window_infer)
         entry.pieces += [
             layout.text([ids.audio_start_id]),
             layout.audio(ids.audio_id, embeds),
@@ -209,7 +209,7 @@ class MessageEncoder:
         speech = SpeechEntry(layout=entry.layout, has_camera=True, frames=list(part.frames))
         speech.append(part.pcm)
         mel = self._log_mel.clip(speech.pcm)
-        embeds = self._listen(mel, speech.num_samples, self._ids.audio.n_window_infer)
+        embeds = self.listen(mel, speech.num_samples, self._ids.audio.n_window_infer)
         self._open_media(speech)
         self._place_sound(speech, embeds, is_last=True)
         self._close_media(speech)
@@ -249,7 +249,7 @@ class MessageEncoder:
         assert mel is not None
         stop = frames * speech.num_windows * HOP_SAMPLES + HOP_SAMPLES // 4
         raw = mel.push(speech.pcm[mel.num_samples : stop])
-        embeds = self._listen(normalize(raw, mel.running_peak), stop, frames)
+        embeds = self.listen(normalize(raw, mel.running_peak), stop, frames)
         self._place_sound(speech, embeds, is_last=False)
 
     def _encode_tail(self, speech: SpeechEntry, frames: int) -> None:
@@ -259,7 +259,7 @@ class MessageEncoder:
         is_whole = mel.num_samples == 0
         raw = torch.cat([mel.push(speech.pcm[mel.num_samples :]), mel.finish()], dim=1)
         peak = mel.finished_peak() if is_whole else max(mel.running_peak, mel.finished_peak())
-        embeds = self._listen(normalize(raw, peak), speech.num_samples, frames)
+        embeds = self.listen(normalize(raw, peak), speech.num_samples, frames)
         self._place_sound(speech, embeds, is_last=True)
         self._close_media(speech)
         speech.pieces.append(speech.layout.text(self._chat.close_ids()))
@@ -292,7 +292,7 @@ class MessageEncoder:
         self._place_rest(speech, grids)
 
     def _place_grid(self, speech: SpeechEntry, patches: Patches) -> None:
-        embeds, deepstack, size = self._see([patches])
+        embeds, deepstack, size = self.see([patches])
         time = grid_time(speech.num_grids, SECONDS_PER_GRID, self._ids.positions_per_second)
         piece = speech.layout.body_grid(self._ids.video_id, embeds, deepstack, size, time=time)
         speech.pieces.append(piece)
@@ -326,7 +326,7 @@ class MessageEncoder:
         return patchify(pair, limits=self._frame_limits, size=size)
 
     # ------------------------------------------------------------------ encoders
-    def _listen(self, mel: Tensor, num_samples: int, window_frames: int) -> Tensor:
+    def listen(self, mel: Tensor, num_samples: int, window_frames: int) -> Tensor:
         """Mel frames [bins, L] -> audio tokens [n, hidden]; no frames, no tokens."""
         if not mel.shape[1]:
             return self._thinker.lm_head.weight.new_zeros(0, self._ids.audio.output_size)
@@ -337,7 +337,7 @@ class MessageEncoder:
         )
         return tokens
 
-    def _see(self, grids: list[Patches]) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    def see(self, grids: list[Patches]) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Patches of equal grids -> tokens [n, hidden], deepstack, (rows, columns) of a grid."""
         pixels = torch.cat([torch.from_numpy(grid.patches) for grid in grids])
         embeds, deepstack = self._thinker.visual(

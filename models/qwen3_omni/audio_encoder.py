@@ -178,13 +178,14 @@ class AudioEncoder(nn.Module):
         num_chunks = -(-num_frames // length)
         padded = F.pad(mel, (0, num_chunks * length - num_frames))
         chunks = padded.reshape(len(mel), num_chunks, length).transpose(0, 1)  # [C, bins, length]
-        steps = [self._convolve(step) for step in torch.split(chunks, CHUNKS_PER_STEP)]
+        steps = [self.convolve(step) for step in torch.split(chunks, CHUNKS_PER_STEP)]
         tokens = (steps[0] if len(steps) == 1 else torch.cat(steps)).flatten(
             0, 1
         )  # [C * T, hidden]
         return tokens[: self.num_tokens(num_frames)]
 
-    def _convolve(self, chunks: Tensor) -> Tensor:
+    def convolve(self, chunks: Tensor) -> Tensor:
+        """Chunks [C, bins, length] -> their tokens [C, T, hidden], positions added."""
         maps = F.gelu(self.conv2d1(chunks.unsqueeze(1)))  # [C, channels, bins / 2, length / 2]
         maps = F.gelu(self.conv2d2(maps))
         maps = F.gelu(self.conv2d3(maps))

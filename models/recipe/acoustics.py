@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,11 @@ class Conditions:
 
 
 CLEAN = Conditions(noise=0.0, room=0.0, clipping=0.0, codec=0.0, level_db=(-26.0, -20.0))
+
+
+def in_noise(snr_db: float) -> Conditions:
+    """Clean but for noise, always so much below the speech."""
+    return replace(CLEAN, noise=1.0, snr_db=(snr_db, snr_db))
 
 
 def recorded(pcm: Pcm, chance: random.Random, conditions: Conditions) -> Pcm:

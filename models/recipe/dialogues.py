@@ -19,9 +19,9 @@ from models.recipe import phrases
 from models.recipe.grammar import Split, expand, sentences
 from models.recipe.pictures import Scene
 from models.recipe.seeing import seeing
+from models.recipe.tokenizer import MIN_COUNT
 
 Sound = Literal["speech", "foreign", "noise"]
-MAX_EXCHANGES = 5
 RECALL_OFTEN = 6
 TOOLS: tuple[Mapping[str, Any], ...] = tuple(
     {
@@ -101,12 +101,12 @@ Exchange = list[Turn]
 
 
 def conversation(seed: int, split: Split) -> Conversation:
-    """The conversation of this seed, one to MAX_EXCHANGES exchanges."""
+    """The conversation of this seed, one to four exchanges."""
     chance = random.Random(f"{split} {seed}")
     past = Past(has_tools=chance.random() < 0.35)
     turns: list[Turn] = []
     skills: list[str] = []
-    for _ in range(chance.choice((1, 1, 1, 2, 2, 3, 3, 4, MAX_EXCHANGES))):
+    for _ in range(chance.choice((1, 1, 1, 1, 2, 2, 2, 3, 4))):
         skill = _choose_skill(chance, past)
         turns += SKILLS[skill](chance, past, split)
         skills.append(skill)
@@ -194,10 +194,13 @@ def _see(chance: random.Random, past: Past, split: Split) -> Exchange:
 def _reject(chance: random.Random, past: Past, split: Split) -> Exchange:
     if chance.random() < 0.4:
         return [Said(text="", sound="noise"), Answered(text=phrases.NOT_UNDERSTOOD)]
-    language = chance.choice(("en", "en", *phrases.FOREIGN))
-    offered = phrases.FOREIGN[language]
-    half = 2 * len(offered) // 3
-    text = chance.choice(offered[:half] if split == "train" else offered[half:])
+    if chance.random() < 0.6:
+        text, language = chance.choice(sentences(phrases.OUT_OF_DOMAIN, split)), "en"
+    else:
+        language = chance.choice(list(phrases.FOREIGN))
+        offered = phrases.FOREIGN[language]
+        half = 2 * len(offered) // 3
+        text = chance.choice(offered[:half] if split == "train" else offered[half:])
     said = Said(text=text, sound="foreign", language=language)
     return [said, Answered(text=phrases.NOT_UNDERSTOOD)]
 
@@ -313,10 +316,16 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
 
 
 def all_texts(num_conversations: int) -> Iterator[str]:
-    """Texts that the tokenizer must know as whole words: all prompts and a sample of replies."""
+    """Texts that the tokenizer must know as whole words: prompts, a sample of replies, and
+    instructions. The first word of each comes with and without a space before it.
+    """
     for seed in range(num_conversations):
         for split in ("train", "held_out"):
             for turn in conversation(seed, split).turns:
-                yield turn.text
+                if not (isinstance(turn, Said) and turn.sound == "foreign"):
+                    yield turn.text
+                    yield f" {turn.text}"
     for pattern in phrases.REPEATED:
         yield from expand(pattern)
+    for _ in range(MIN_COUNT):
+        yield from phrases.INSTRUCTIONS

@@ -1,37 +1,59 @@
 """Conversations as the thinker gets them: messages with sound and pictures, and what to learn.
 
 A lesson is reproducible from its seed and the epoch: the seed chooses the conversation, the voices
-and who types, the epoch rooms, noise and cameras. Encodes nothing.
+and who types, the epoch rooms, noise and cameras. An imagined lesson has silence of about the right
+length and no pictures in their place: what is heard and seen there is written by
+`models.recipe.imagined`. Encodes nothing.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.content import Audio, Image, Message, Part, Pcm, Rgb, Text
-from models.recipe import acoustics, voices
-from models.recipe.dialogues import Answered, Returned, Said, conversation
+from models.recipe import acoustics, phrases, voices
+from models.recipe.dialogues import TOOLS, Answered, Returned, Said, conversation
 from models.recipe.grammar import Split
-from models.recipe.pictures import Scene, draw, new_camera, random_thing
+from models.recipe.pictures import HEIGHT, WIDTH, Camera, Scene, draw, new_camera, random_thing
 from models.recipe.speakers import spoken
+from models.recipe.utterances import heard_as
 from models.recipe.voices import Voice
 
 FRAME_SLOT_S = 0.5
 TYPED_SHARE = 0.15
-LOOKS_ON_SHARE = 0.15  # of other talk: a camera shows something that was not asked for
+LOOKS_ON_SHARE = 0.12  # of other talk: a camera shows something that was not asked for
+SENT_SHARE = 0.25  # of what is seen: pictures that were sent, in place of a camera
+INSTRUCTED_SHARE = 0.6
+SECONDS_PER_LETTER = (0.055, 0.085)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a camera sees from a time on, in seconds of the message's sound."""
+
+    from_s: float
+    scene: Scene
+    camera: Camera
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A user's message; `transcript` are the words of its sound, None where it has none."""
+    """A user's message.
+
+    Attributes:
+        words: what can be made out of its sound; None where it was typed.
+        views: what its pictures show, in order; of a typed message one for each picture.
+    """
 
     message: Message
-    transcript: str | None
+    words: str | None
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +61,8 @@ class Lesson:
     """Turns in order: what is heard, what a tool gave, what is to be answered."""
 
     turns: tuple[Heard | Returned | Answered, ...]
-    has_tools: bool
+    instructions: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +71,17 @@ class Classroom:
 
     Attributes:
         voice: draws the voice of a conversation. conditions: of its sound.
-        folder: where synthesised sentences are kept.
+        folder: where synthesised sentences are kept; None: lessons are imagined.
     """
 
     split: Split
     voice: Callable[[random.Random], Voice]
     conditions: acoustics.Conditions
-    folder: Path
+    folder: Path | None
 
 
-def training_room(folder: Path) -> Classroom:
-    """Seen voices, training sentences, every kind of noise."""
+def training_room(folder: Path | None) -> Classroom:
+    """Seen voices, training sentences, every kind of noise; imagined without a folder."""
     return Classroom(
         split="train",
         voice=voices.random_voice,
@@ -67,12 +90,15 @@ def training_room(folder: Path) -> Classroom:
     )
 
 
-def exam_room(folder: Path, *, has_unseen_voices: bool) -> Classroom:
-    """Held-out sentences, clean."""
+def exam_room(
+    folder: Path | None, *, has_unseen_voices: bool, snr_db: float | None = None
+) -> Classroom:
+    """Held-out sentences: clean, or in noise so much below the speech."""
+    conditions = acoustics.CLEAN if snr_db is None else acoustics.in_noise(snr_db)
     return Classroom(
         split="held_out",
         voice=_unseen_voice if has_unseen_voices else voices.random_voice,
-        conditions=acoustics.CLEAN,
+        conditions=conditions,
         folder=folder,
     )
 
@@ -90,52 +116,103 @@ def lesson(room: Classroom, seed: int, epoch: int) -> Lesson:
     turns: list[Heard | Returned | Answered] = []
     for turn in found.turns:
         if isinstance(turn, Said):
-            is_typed = turn.sound == "speech" and fixed.random() < TYPED_SHARE
-            turns.append(_typed(turn, fresh) if is_typed else _heard(turn, room, voice, fresh))
+            is_typed = turn.sound != "noise" and fixed.random() < TYPED_SHARE
+            turns += [_typed(turn, room, fresh)] if is_typed else _heard(turn, room, voice, fresh)
         else:
             turns.append(turn)
-    return Lesson(turns=tuple(turns), has_tools=found.has_tools)
+    instructed = fresh.random() < INSTRUCTED_SHARE
+    return Lesson(
+        turns=tuple(turns),
+        instructions=fresh.choice(phrases.INSTRUCTIONS) if instructed else "",
+        tools=tuple(fresh.sample(TOOLS, len(TOOLS))) if found.has_tools else (),
+    )
 
 
-def _typed(said: Said, chance: random.Random) -> Heard:
+def _typed(said: Said, room: Classroom, chance: random.Random) -> Heard:
     """The newest picture, then the words."""
-    parts: list[Part] = []
     camera = new_camera(chance, said.scenes)
-    for moment, scene in enumerate(said.scenes):
-        parts.append(Image(rgb=draw(scene, camera, moment=moment)))
+    views = tuple(View(from_s=float(i), scene=s, camera=camera) for i, s in enumerate(said.scenes))
+    parts: list[Part] = [Image(rgb=_frame(view, room, moment)) for moment, view in enumerate(views)]
     parts.append(Text(text=said.text))
-    return Heard(message=Message(role="user", parts=tuple(parts)), transcript=None)
+    return Heard(message=Message(role="user", parts=tuple(parts)), words=None, views=views)
 
 
-def _heard(said: Said, room: Classroom, voice: Voice, chance: random.Random) -> Heard:
-    room_has_camera = not said.is_blind and chance.random() < LOOKS_ON_SHARE
-    pcm = spoken(said, voice, chance, room.conditions, room.folder)
+def _heard(said: Said, room: Classroom, voice: Voice, chance: random.Random) -> list[Heard]:
+    """Sound, with the camera's frames or behind pictures that were sent as messages before it."""
+    looks_on = not said.is_blind and chance.random() < LOOKS_ON_SHARE
+    if room.folder is None:
+        seconds = chance.uniform(0.3, 0.9) + len(said.text) * chance.uniform(*SECONDS_PER_LETTER)
+        pcm = _silence(seconds)
+    else:
+        pcm = spoken(said, voice, chance, room.conditions, room.folder)
     scenes = said.scenes
-    if room_has_camera and not scenes:
+    if looks_on and not scenes:
         scenes = (Scene(things=(random_thing(chance),)),)
+    words = heard_as(said)
+    if scenes and chance.random() < SENT_SHARE:
+        camera = new_camera(chance, scenes)
+        alone = Message(role="user", parts=(Audio(pcm=pcm),))
+        return [
+            *(_sent(scene, camera, room) for scene in scenes),
+            Heard(message=alone, words=words),
+        ]
     if len(scenes) > 1:  # time to show both
-        silence = np.zeros(round(chance.uniform(1.0, 1.5) * voices.SAMPLE_RATE_HZ), np.float32)
-        pcm = np.concatenate([silence, pcm])
-    audio = Audio(pcm=pcm, frames=_frames(scenes, pcm, chance))
-    transcript = said.text if said.sound == "speech" else None
-    return Heard(message=Message(role="user", parts=(audio,)), transcript=transcript)
+        pcm = np.concatenate([_silence(chance.uniform(1.0, 1.5)), pcm])
+    views = _views(scenes, pcm, chance)
+    audio = Audio(pcm=pcm, frames=_frames(views, pcm, room))
+    return [Heard(message=Message(role="user", parts=(audio,)), words=words, views=views)]
 
 
-def _frames(
-    scenes: tuple[Scene, ...], pcm: Pcm, chance: random.Random
-) -> tuple[tuple[float, Rgb], ...]:
-    """Two frames a second; the scenes share the time, the last one at least the last second."""
+def _sent(scene: Scene, camera: Camera, room: Classroom) -> Heard:
+    """A picture as a message of its own."""
+    view = View(from_s=0.0, scene=scene, camera=camera)
+    message = Message(role="user", parts=(Image(rgb=_frame(view, room, 0)),))
+    return Heard(message=message, words=None, views=(view,))
+
+
+def _views(scenes: tuple[Scene, ...], pcm: Pcm, chance: random.Random) -> tuple[View, ...]:
+    """The scenes share the time, the last one has at least the last second."""
     if not scenes:
         return ()
     camera = new_camera(chance, scenes)
     seconds = len(pcm) / voices.SAMPLE_RATE_HZ
-    last_from = max(1.0, np.floor(seconds / 2)) if len(scenes) > 1 else 0.0
-    made = []
-    for moment in range(max(1, int(np.ceil(seconds / FRAME_SLOT_S)))):
-        time_s = moment * FRAME_SLOT_S
-        scene = scenes[-1] if time_s >= last_from else scenes[0]
-        made.append((time_s, draw(scene, camera, moment=moment)))
-    return tuple(made)
+    last = View(from_s=0.0, scene=scenes[-1], camera=camera)
+    if len(scenes) == 1:
+        return (last,)
+    changes_s = max(1.0, float(np.floor(seconds / 2)))
+    return (
+        View(from_s=0.0, scene=scenes[0], camera=camera),
+        View(from_s=changes_s, scene=scenes[-1], camera=camera),
+    )
+
+
+def view_at(views: tuple[View, ...], time_s: float) -> View:
+    """The newest view at a time."""
+    return [view for view in views if view.from_s <= time_s][-1]
+
+
+def _frames(views: tuple[View, ...], pcm: Pcm, room: Classroom) -> tuple[tuple[float, Rgb], ...]:
+    """Two frames a second."""
+    if not views:
+        return ()
+    seconds = len(pcm) / voices.SAMPLE_RATE_HZ
+    times = [
+        moment * FRAME_SLOT_S for moment in range(max(1, int(np.ceil(seconds / FRAME_SLOT_S))))
+    ]
+    return tuple(
+        (time_s, _frame(view_at(views, time_s), room, moment))
+        for moment, time_s in enumerate(times)
+    )
+
+
+def _frame(view: View, room: Classroom, moment: int) -> Rgb:
+    if room.folder is None:
+        return np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    return draw(view.scene, view.camera, moment=moment)
+
+
+def _silence(seconds: float) -> Pcm:
+    return np.zeros(round(seconds * voices.SAMPLE_RATE_HZ), np.float32)
 
 
 def _unseen_voice(chance: random.Random) -> Voice:

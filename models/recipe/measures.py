@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from models.content import Pcm
 from models.recipe.codec import Codec
 from models.recipe.judge import SAMPLE_RATE_HZ as JUDGE_RATE_HZ
 from models.recipe.judge import Judge
-from models.recipe.reply_voice import reply_speech, sentences_to_speak
+from models.recipe.reply_voice import reply_codes, reply_speech, sentences_to_speak
 from models.recipe.sound import resampled, write_wav
 from models.recipe.spectra import SAMPLE_RATE_HZ
 from models.recipe.stages import vocoder_config
-from models.recipe.vocoder import END_SAMPLES, averaged, new_run, speak
+from models.recipe.vocoder import averaged, new_run, speak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +41,7 @@ def score_voice(work: Path, *, seed: int, num_sentences: int) -> VoiceScore:
     tested = judge.texts[:num_sentences]
     for index, text in enumerate(tested):
         pcm = reply_speech(text, work)
-        padded = torch.cat([pcm, pcm.new_zeros(END_SAMPLES)])
-        again = speak(vocoder, codec.encode(padded)).numpy()
+        again = speak(vocoder, reply_codes(text, codec, work)).numpy()
         write_wav(work / "heard" / f"{index:02}.wav", again, SAMPLE_RATE_HZ)
         original += judge.heard(_for_judge(pcm.numpy())) == text
         spoken += judge.heard(_for_judge(again)) == text

@@ -23,6 +23,15 @@ NAMES = (
     *("Emma", "Robert", "Sophie", "Martin", "Alice", "Simon", "Helen", "George", "Nora", "Oscar"),
 )
 
+# What the system part may say; none of it changes an answer.
+INSTRUCTIONS = (
+    "You are a friendly voice assistant. Answer briefly, in the language that you are spoken to.",
+    "You are a helpful assistant.",
+    "You are Omni, a small model that can hear, see and talk. Be kind and brief.",
+    "Answer in one short sentence.",
+    "Talk like a good friend. Use the tools when you are asked to do something.",
+)
+
 # Prompts that have one answer, whatever was said before.
 SMALL_TALK: Mapping[str, tuple[tuple[str, ...], str]] = {
     "greet": (
@@ -225,28 +234,66 @@ TIME = (
 NO_TOOLS = "I am sorry, I can not do that here."
 NOT_UNDERSTOOD = "I am sorry, I did not understand that."
 
-# Sentences of no use to the model: it says that it did not understand.
+# Sentences of no use to the model: it says that it did not understand. Patterns for English, and
+# sentences of other languages.
+OUT_OF_DOMAIN = (
+    "the (committee|parliament|ministry|professor|lawyer|journalist|manufacturer|archbishop) "
+    "(published|rejected|financed|postponed|criticised|translated) "
+    "(a|another) (contract|proposal|treaty|budget|dictionary|constitution)",
+    "several (hundred|thousand) (demonstrators|passengers|volunteers|customers|employees) "
+    "(gathered|protested|waited) outside the (embassy|factory|hospital|stadium|courthouse)",
+    "(photosynthesis|fermentation|electrolysis|combustion) (converts|releases|requires) "
+    "(carbon dioxide|hydrogen|complex carbohydrates|chemical energy)",
+    "his (grandfather|neighbour|colleague|brother) (repaired|collected|sold|painted) "
+    "(antique clocks|bicycles|violins|wooden furniture) (near the border|in a village|for decades)",
+    "our (flight|delivery|performance|appointment) was (delayed|cancelled|interrupted) "
+    "because of (technical problems|heavy traffic|a thunderstorm|the strike)",
+    "engineers (measured|reduced|increased) the (pressure|voltage|vibration) "
+    "inside the (hydraulic cylinder|turbine|battery|reactor)",
+    "(shakespeare|mozart|napoleon|cleopatra) probably (wrote|composed|finished|destroyed) "
+    "this (tragedy|symphony|manuscript|cathedral)",
+    "every (customer|tenant|student|witness) must (sign|submit|return) the "
+    "(agreement|application|questionnaire) before the end of (february|august|september)",
+    "how (expensive|reliable|dangerous) is (a second hand|an electric|the latest) "
+    "(motorcycle|helicopter|dishwasher|typewriter)",
+    "why did the (inflation|temperature of the ocean|unemployment|population) (rise|fall) "
+    "(last century|during the war|since march)",
+    "(recommend|translate|summarise|download) (the following paragraph|an italian restaurant|"
+    "this spreadsheet|some detective novels)",
+    "which (planet|mineral|insect|composer) (orbits|contains|pollinates|influenced) "
+    "(jupiter|aluminium|orchids|beethoven)",
+)
 FOREIGN: Mapping[str, tuple[str, ...]] = {
-    "en": (
-        "the committee published its quarterly inflation estimate on thursday",
-        "several hundred demonstrators gathered outside the parliament building",
-        "photosynthesis converts carbon dioxide into complex carbohydrates",
-        "his grandfather repaired antique clocks in a village near the border",
-        "our flight was delayed because of technical problems with the engine",
-        "engineers measured the pressure inside the hydraulic cylinder twice",
-        "shakespeare probably wrote this tragedy between two comedies",
-        "every customer must sign the contract before the end of february",
-    ),
     "de": (
         "wo ist hier der nächste bahnhof",
         "das wetter ist heute sehr schön",
+        "wie viel kostet eine fahrkarte nach hamburg",
+        "meine schwester arbeitet im krankenhaus",
+        "können sie mir bitte die rechnung bringen",
         "ich verstehe nur bahnhof",
     ),
     "fr": (
         "où est la gare la plus proche",
         "il fait très beau aujourd'hui",
+        "combien coûte un billet pour marseille",
+        "ma soeur travaille à l'hôpital",
+        "pouvez vous m'apporter l'addition",
         "je voudrais un café au lait",
     ),
-    "es": ("dónde está la estación de tren", "hoy hace muy buen tiempo", "quiero una taza de café"),
-    "it": ("dove si trova la stazione", "oggi fa molto bello", "vorrei un bicchiere di vino"),
+    "es": (
+        "dónde está la estación de tren",
+        "hoy hace muy buen tiempo",
+        "cuánto cuesta un billete para sevilla",
+        "mi hermana trabaja en el hospital",
+        "puede traerme la cuenta por favor",
+        "quiero una taza de café",
+    ),
+    "it": (
+        "dove si trova la stazione",
+        "oggi fa molto bello",
+        "quanto costa un biglietto per firenze",
+        "mia sorella lavora in ospedale",
+        "può portarmi il conto per favore",
+        "vorrei un bicchiere di vino",
+    ),
 }

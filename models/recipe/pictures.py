@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -91,15 +92,18 @@ def new_camera(chance: random.Random, scenes: tuple[Scene, ...]) -> Camera:
 
 def draw(scene: Scene, camera: Camera, *, moment: int = 0) -> Rgb:
     """One frame, [240, 320, 3] uint8; `moment` numbers the frames of a camera."""
-    chance = random.Random(camera.seed)
-    canvas = _background(chance, camera)
-    pen = ImageDraw.Draw(canvas)
-    for thing, (x, y, size) in zip(scene.things, _layout(chance, scene), strict=True):
+    chance = random.Random(f"{camera.seed} things")
+    canvas = _background(camera).copy()
+    for thing, (x, y, size) in zip(scene.things, places(scene, camera), strict=True):
         jitter = random.Random(f"{camera.seed} {moment} {thing}")
         x, y = x + jitter.uniform(-2, 2), y + jitter.uniform(-2, 2)
-        _draw_thing(pen, chance, thing, (x, y, size))
-    small = canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-    return _photographed(small, camera, moment)
+        _draw_thing(canvas, chance, thing, (x, y, size))
+    return _photographed(canvas, camera, moment)
+
+
+def places(scene: Scene, camera: Camera) -> list[tuple[float, float, float]]:
+    """Centre and radius of each thing in pixels, but for the trembling between frames."""
+    return _layout(random.Random(f"{camera.seed} layout"), scene)
 
 
 def random_thing(chance: random.Random, place: Place = "middle") -> Thing:
@@ -151,28 +155,41 @@ def _spread(
 
 # ------------------------------------------------------------------------------------ what
 def _draw_thing(
-    pen: ImageDraw.ImageDraw,
+    canvas: Image.Image,
     chance: random.Random,
     thing: Thing,
     place: tuple[float, float, float],
 ) -> None:
-    x, y, radius = (SUPERSAMPLING * value for value in place)
+    x, y, radius = place
+    left, top = math.floor(x - 1.5 * radius), math.floor(y - 1.5 * radius)
+    side = SUPERSAMPLING * math.ceil(3 * radius + 2)
+    stencil = Image.new("L", (side, side))  # drawn larger, for smooth edges
+    pen = ImageDraw.Draw(stencil)
+    middle_x, middle_y = SUPERSAMPLING * (x - left), SUPERSAMPLING * (y - top)
+    length = SUPERSAMPLING * radius
     colour = _sample(chance, thing.colour)
     if thing.shape in _OUTLINES:
         angle = chance.uniform(-0.2, 0.2)
         points = [
             (
-                x + radius * (a * math.cos(angle) - b * math.sin(angle)),
-                y + radius * (a * math.sin(angle) + b * math.cos(angle)),
+                middle_x + length * (a * math.cos(angle) - b * math.sin(angle)),
+                middle_y + length * (a * math.sin(angle) + b * math.cos(angle)),
             )
             for a, b in _OUTLINES[thing.shape]()
         ]
-        pen.polygon(points, fill=colour)
-        return
-    card = _sample(chance, "black" if thing.colour == "white" else "white")
-    pen.rectangle((x - radius, y - radius, x + radius, y + radius), fill=card)
-    font = ImageFont.load_default(size=radius * chance.uniform(1.2, 1.7))
-    pen.text((x, y), thing.shape, fill=colour, font=font, anchor="mm")
+        pen.polygon(points, fill=255)
+    else:
+        card = _sample(chance, "black" if thing.colour == "white" else "white")
+        box = (x - radius, y - radius, x + radius, y + radius)
+        ImageDraw.Draw(canvas).rectangle(box, fill=card)
+        font = _font(round(length * chance.uniform(1.2, 1.7)))
+        pen.text((middle_x, middle_y), thing.shape, fill=255, font=font, anchor="mm")
+    canvas.paste(colour, (left, top), stencil.reduce(SUPERSAMPLING))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
 
 
 def _circle() -> list[tuple[float, float]]:
@@ -223,23 +240,21 @@ def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
 
 
 # ------------------------------------------------------------------------------------ camera
-def _background(chance: random.Random, camera: Camera) -> Image.Image:
+@lru_cache(maxsize=64)
+def _background(camera: Camera) -> Image.Image:
     """A wall of a dull colour with furniture-like edges, in greys that are no named colour."""
-    size = (WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING)
+    chance = random.Random(camera.seed)
     value = 0.92 - 0.72 * camera.darkness
     hue = chance.random()
-    canvas = Image.new("RGB", size, _rgb(hue, chance.uniform(0.0, 0.14), value))
+    canvas = Image.new("RGB", (WIDTH, HEIGHT), _rgb(hue, chance.uniform(0.0, 0.14), value))
     pen = ImageDraw.Draw(canvas)
     for _ in range(chance.randint(0, 5)):
         shade = value + chance.uniform(-0.09, 0.09)
         colour = _rgb(hue, chance.uniform(0.0, 0.14), min(0.95, max(0.12, shade)))
-        x, y = chance.uniform(-0.2, 1.0) * size[0], chance.uniform(-0.2, 1.0) * size[1]
-        right, bottom = (
-            x + chance.uniform(0.1, 0.9) * size[0],
-            y + chance.uniform(0.1, 0.9) * size[1],
-        )
+        x, y = chance.uniform(-0.2, 1.0) * WIDTH, chance.uniform(-0.2, 1.0) * HEIGHT
+        right, bottom = x + chance.uniform(0.1, 0.9) * WIDTH, y + chance.uniform(0.1, 0.9) * HEIGHT
         pen.rectangle((x, y, right, bottom), fill=colour)
-    return canvas.filter(ImageFilter.GaussianBlur(chance.uniform(0.5, 6.0)))
+    return canvas.filter(ImageFilter.GaussianBlur(chance.uniform(0.2, 3.0)))
 
 
 def _photographed(picture: Image.Image, camera: Camera, moment: int) -> Rgb:
@@ -249,8 +264,9 @@ def _photographed(picture: Image.Image, camera: Camera, moment: int) -> Rgb:
     down = np.linspace(-1, 1, HEIGHT, dtype=np.float32)[:, None, None]
     light = 1 + camera.gradient[0] * across + camera.gradient[1] * down
     values = values * light * np.array(camera.cast, dtype=np.float32)
-    noise = np.random.default_rng([camera.seed, moment]).normal(0, 1, values.shape)
-    values = np.clip(values + camera.noise * noise, 0, 255)
+    generator = np.random.default_rng([camera.seed, moment])
+    noise = generator.standard_normal(values.shape, dtype=np.float32)
+    values = np.clip(values + np.float32(camera.noise) * noise, 0, 255)
     stream = io.BytesIO()
     Image.fromarray(values.astype(np.uint8)).save(stream, "JPEG", quality=camera.quality)
     return np.asarray(Image.open(stream).convert("RGB"), dtype=np.uint8)

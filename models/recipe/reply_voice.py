@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.recipe import phrases
+from models.recipe.codec import Codec
 from models.recipe.dialogues import spoken_replies
 from models.recipe.sound import resampled, trimmed
 from models.recipe.spectra import SAMPLE_RATE_HZ
@@ -26,6 +27,7 @@ NUM_CONVERSATIONS = 3000
 NUM_EXTRA_SENTENCES = 600  # of words in no order, for sounds that no reply has
 NUM_HELD_OUT = 200
 LEVEL = 0.1  # root mean square of the reply voice
+END_SAMPLES = 600  # of silence behind a sentence: its last samples come with the next frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +74,11 @@ def reply_speech(text: str, work: Path) -> Tensor:
     pcm = resampled(pcm, VOICE_RATE_HZ, SAMPLE_RATE_HZ)
     level = float(np.sqrt(np.mean(np.square(pcm)))) + 1e-6
     return torch.from_numpy(np.clip(pcm * (LEVEL / level), -0.98, 0.98).astype(np.float32))
+
+
+def reply_codes(text: str, codec: Codec, work: Path) -> Tensor:
+    """Codes of the reply voice [n, quantizers]; silence behind it, for the end comes late out of
+    the vocoder.
+    """
+    pcm = reply_speech(text, work)
+    return codec.encode(torch.cat([pcm, pcm.new_zeros(END_SAMPLES)]))

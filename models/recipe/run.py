@@ -50,7 +50,8 @@ class Run:
     def new(cls, module: nn.Module, pace: Pace, seed: int) -> Run:
         """At step 0, with the weights that `module` has."""
         average = {name: p.detach().clone() for name, p in module.named_parameters()}
-        optimizer = torch.optim.AdamW(module.parameters(), lr=pace.peak_rate, betas=pace.betas)
+        learning = [p for p in module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=pace.peak_rate, betas=pace.betas)
         return cls(module=module, pace=pace, average=average, optimizer=optimizer, seed=seed)
 
     def save(self, path: Path) -> None:
@@ -98,6 +99,14 @@ def put_average(run: Run, module: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(run.average[name])
+
+
+@torch.no_grad()
+def load_average(path: Path, module: nn.Module, *, prefix: str = "") -> None:
+    """Give a module of the same sizes the averaged weights of a saved run, named `prefix` there."""
+    average = torch.load(path, weights_only=True)["average"]
+    for name, parameter in module.named_parameters():
+        parameter.copy_(average[prefix + name])
 
 
 def keep_on(

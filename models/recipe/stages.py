@@ -1,8 +1,9 @@
 """The stages of the recipe over one work folder: each reads what the ones before have left.
 
-data: the reply voice's sentences. codec: codes of that voice. vocoder: code2wav. thinker: encoders
-and text. talker: text to codes. Sentences that were spoken are not spoken again; a stage that
-trains goes on for the minutes that it is given.
+data: the reply voice's sentences. codec: codes of that voice. vocoder: code2wav. hearing, sight,
+language: each encoder and the decoder alone. thinker: these three together. talker: text to codes.
+Sentences that were spoken are not spoken again; a stage that trains goes on for the minutes that it
+is given.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import torch
 from models.config import VocoderConfig, parse_config
 from models.errors import CheckpointError
 from models.recipe.codec import Codec, learn_codec
+from models.recipe.hearing_stage import train_hearing
 from models.recipe.reply_voice import reply_speech, sentences_to_speak
+from models.recipe.sight_stage import train_sight
 from models.recipe.sizes import CODE2WAV, CODEBOOK_SIZE, NUM_COMPONENTS, NUM_QUANTIZERS
 from models.recipe.talker_stage import train_talker
-from models.recipe.thinker_stage import train_thinker
+from models.recipe.thinker_stage import train_language, train_thinker
 from models.recipe.vocoder import new_clip, new_run, train
 from models.recipe.voices import missing_programs
 from models.tiny_config import tiny_config
@@ -72,6 +75,9 @@ STAGES: Mapping[str, Callable[[Path, int, float], None]] = {
     "data": make_data,
     "codec": make_codec,
     "vocoder": train_vocoder,
+    "hearing": train_hearing,
+    "sight": train_sight,
+    "language": train_language,
     "thinker": train_thinker,
     "talker": train_talker,
 }

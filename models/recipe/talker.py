@@ -1,13 +1,14 @@
 """Training of the talker with its code predictor: from a reply's text to the codes of its speech.
 
-A reply is one sequence, laid out as the engine lays it out: what the user said (through the trained
+A reply is one sequence, laid out as the engine lays it out: what the user said so far (through the
 thinker, which does not change any more), the prefix that names the voice, then a position for each
-frame. The predictor sees all frames of a reply as one batch. Losses are those of the first codes,
-the end code among them, and of the residual codes.
+frame. The predictor sees all frames of all replies as one batch. Losses are those of the first
+codes, the end code among them, and of the residual codes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,21 +16,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.config import OmniConfig
-from models.pieces import PrefillBatch
-from models.prefill import deepstack_of, embed_batch
 from models.qwen3_omni.talker import Talker
 from models.recipe.batches import build_constants, let_norms_learn, run_batch
-from models.recipe.lessons import Lesson
+from models.recipe.learner import Learner, initialise
 from models.recipe.run import Pace, Run
-from models.recipe.thinker import Learner, PassingCache, Sheet, initialise
+from models.recipe.sheets import Sheet
+from models.recipe.thinker import Rows, read_sheets
 
-PACE = Pace(peak_rate=1e-3, warmup_steps=200, rate_halves_after=8000, averaging=0.998)
+PACE = Pace(peak_rate=1.5e-3, warmup_steps=200, rate_halves_after=3000, averaging=0.997)
+RESIDUAL_FRAMES = 192  # of a step; more would cost more than they teach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A reply: text ids, and its speech as codes [n, num_code_groups]."""
+    """A reply: what came before it, its text ids, and its speech as codes [n, num_code_groups]."""
 
+    past: Sheet
     text_ids: tuple[int, ...]
     codes: Tensor
 
@@ -60,77 +62,83 @@ def new_talker(config: OmniConfig, seed: int) -> Talker:
 
 
 @torch.no_grad()
-def past_of(learner: Learner, lesson: Lesson) -> Past:
-    """The user's part of a lesson, as the trained thinker hears it."""
-    sheet = Sheet(learner)
-    sheet.write(lesson)
-    thinker = learner.model.thinker
-    batch: PrefillBatch = sheet.log.batch(0, len(sheet.log), thinker.lm_head.weight.device)
-    embeds = embed_batch(thinker, batch)
-    captured = thinker.model(
-        embeds.clone(),
-        batch.positions,
-        PassingCache(),
-        deepstack=deepstack_of(batch),
-        capture_layer=thinker.capture_layer,
-    ).captured
-    rows = batch.talker_rows
-    is_media = batch.is_media[rows]
-    seen = torch.where(is_media[:, None], captured[rows], embeds[rows])
-    return Past(
-        embeds=seen, is_media=is_media, positions=batch.talker_positions, next=sheet.talker_next
-    )
+def pasts_of(learner: Learner, sheets: Sequence[Sheet], rows: Rows) -> list[Past]:
+    """The user's part of some sheets, as the thinker hears it."""
+    layer = learner.thinker.capture_layer
+    output, _ = read_sheets(learner, sheets, rows, capture_layer=layer)
+    assert output.captured is not None
+    made = []
+    for sheet, captured in zip(sheets, output.captured, strict=True):
+        is_media = torch.zeros(len(sheet.ids), dtype=torch.bool)
+        is_media[sheet.sound_at] = is_media[sheet.sight_at] = True
+        seen = sheet.talker_rows
+        text = learner.thinker.embed(sheet.ids[seen])
+        made.append(
+            Past(
+                embeds=torch.where(is_media[seen, None], captured[seen].float(), text),
+                is_media=is_media[seen],
+                positions=sheet.talker_positions,
+                next=sheet.talker_next,
+            )
+        )
+    return made
 
 
-def reply_losses(
-    talker: Talker, learner: Learner, past: Past, reply: Reply, speaker_id: int
+def replies_loss(
+    talker: Talker,
+    learner: Learner,
+    pasts: Sequence[Past],
+    replies: Sequence[Reply],
+    speaker_id: int,
 ) -> tuple[Tensor, Tensor]:
     """Mean loss of the first codes with the end, and of the residual codes."""
     let_norms_learn(talker)
-    text = _text_inputs(talker, learner, reply)
-    heard = torch.where(
-        past.is_media[:, None],
-        talker.project_hidden(past.embeds),
-        talker.project_text(past.embeds),
-    )
-    special = talker.special_text(learner.model.thinker.embed, learner.chat.assistant_header_ids())
-    prefix = talker.reply_prefix(special, speaker_id, text[0])
-    tail = torch.cat([text[1:], special.end[None], special.pad[None]])
-    num_frames = len(reply.codes)
-    following = tail[torch.arange(num_frames).clamp(max=len(tail) - 1)]
-    inputs = torch.cat([heard, prefix, _frame_embeds(talker, reply.codes) + following])
-    steps = past.next + torch.arange(len(prefix) + num_frames, dtype=torch.float32)
-    positions = torch.cat([past.positions, steps.expand(3, -1)], dim=1)
-    hidden = talker.model(inputs, positions, PassingCache()).hidden_states[-num_frames - 1 :]
-    wanted = torch.cat([reply.codes[:, 0], torch.tensor([talker.codec_eos_id])])
-    first = F.cross_entropy(talker.codec_head(hidden).float(), wanted)
-    return first, _residual_loss(talker, hidden[:-1], reply.codes)
+    header = learner.chat.assistant_header_ids()
+    special = talker.special_text(learner.thinker.embed, header)
+    sequences, positions = [], []
+    for past, reply in zip(pasts, replies, strict=True):
+        text = talker.project_text(learner.thinker.embed(torch.tensor(reply.text_ids)))
+        heard = torch.where(
+            past.is_media[:, None],
+            talker.project_hidden(past.embeds),
+            talker.project_text(past.embeds),
+        )
+        prefix = talker.reply_prefix(special, speaker_id, text[0])
+        tail = torch.cat([text[1:], special.end[None], special.pad[None]])
+        num_frames = len(reply.codes)
+        following = tail[torch.arange(num_frames).clamp(max=len(tail) - 1)]
+        frames = frame_embeds(talker, reply.codes) + following
+        sequences.append(torch.cat([heard, prefix.to(heard.dtype), frames]))
+        steps = past.next + torch.arange(len(prefix) + num_frames, dtype=torch.float32)
+        positions.append(torch.cat([past.positions, steps.expand(3, -1)], dim=1))
+    hidden = _run(talker, sequences, positions)
+    spoken = [rows[-len(r.codes) - 1 :] for rows, r in zip(hidden, replies, strict=True)]
+    end = torch.tensor([talker.codec_eos_id])
+    wanted = torch.cat([torch.cat([reply.codes[:, 0], end]) for reply in replies])
+    first = F.cross_entropy(talker.codec_head(torch.cat(spoken)).float(), wanted)
+    drawn_from = torch.cat([rows[:-1] for rows in spoken])
+    codes = torch.cat([reply.codes for reply in replies])
+    chosen = torch.randperm(len(codes))[:RESIDUAL_FRAMES]
+    return first, residual_loss(talker, drawn_from[chosen], codes[chosen])
 
 
 def take_step(
-    run: Run, learner: Learner, batch: list[tuple[Past, Reply]], speaker_id: int
+    run: Run, learner: Learner, replies: Sequence[Reply], rows: Rows, speaker_id: int
 ) -> dict[str, float]:
-    """One step on some replies, one after the other."""
+    """One step on some replies."""
     talker = run.module
     assert isinstance(talker, Talker)
     run.begin_step()
-    seen = {"first": 0.0, "residual": 0.0}
-    for past, reply in batch:
-        first, residual = reply_losses(talker, learner, past, reply, speaker_id)
-        ((first + residual) / len(batch)).backward()  # type: ignore[no-untyped-call]
-        seen["first"] += first.item() / len(batch)
-        seen["residual"] += residual.item() / len(batch)
+    torch.manual_seed(run.step)
+    with torch.autocast("cpu", torch.bfloat16):
+        pasts = pasts_of(learner, [reply.past for reply in replies], rows)
+        first, residual = replies_loss(talker, learner, pasts, replies, speaker_id)
+    (first + residual).backward()  # type: ignore[no-untyped-call]
     run.end_step()
-    return seen
+    return {"first": first.item(), "residual": residual.item()}
 
 
-def _text_inputs(talker: Talker, learner: Learner, reply: Reply) -> Tensor:
-    with torch.no_grad():
-        embeds = learner.model.thinker.embed(torch.tensor(reply.text_ids))
-    return talker.project_text(embeds)
-
-
-def _frame_embeds(talker: Talker, codes: Tensor) -> Tensor:
+def frame_embeds(talker: Talker, codes: Tensor) -> Tensor:
     """[n, H], the sum of the embeddings of all codes of each frame."""
     total = talker.embed_code(codes[:, 0])
     for group, embedding in enumerate(talker.code_predictor.model.codec_embedding, start=1):
@@ -138,15 +146,24 @@ def _frame_embeds(talker: Talker, codes: Tensor) -> Tensor:
     return total
 
 
-def _residual_loss(talker: Talker, hidden: Tensor, codes: Tensor) -> Tensor:
+def residual_loss(talker: Talker, hidden: Tensor, codes: Tensor) -> Tensor:
     """hidden: [n, H], what each frame's first code was drawn from."""
     predictor = talker.code_predictor
-    inputs = [hidden, talker.embed_code(codes[:, 0])]
+    inputs = [hidden.float(), talker.embed_code(codes[:, 0])]
     for group in range(1, predictor.num_residuals):
         inputs.append(predictor.model.codec_embedding[group - 1](codes[:, group]))
-    outputs = run_batch(predictor.model, torch.stack(inputs, dim=1))[:, 1:]  # [n, Q - 1, H]
+    outputs = run_batch(predictor.model, torch.stack(inputs, dim=1)).hidden[:, 1:]  # [n, Q - 1, H]
     losses = [
         F.cross_entropy(head(outputs[:, group]).float(), codes[:, group + 1])
         for group, head in enumerate(predictor.lm_head)
     ]
     return torch.stack(losses).mean()
+
+
+def _run(talker: Talker, sequences: list[Tensor], positions: list[Tensor]) -> list[Tensor]:
+    """Hidden states of sequences [n, H] of different lengths."""
+    length = max(len(sequence) for sequence in sequences)
+    inputs = torch.stack([F.pad(one, (0, 0, 0, length - len(one))) for one in sequences])
+    places = torch.stack([F.pad(one, (0, length - one.shape[1])) for one in positions], dim=1)
+    output = run_batch(talker.model, inputs, places)
+    return [rows[: len(one)] for rows, one in zip(output.hidden, sequences, strict=True)]

@@ -1,42 +1,28 @@
-"""The stage that trains the talker over a work folder, behind that of the thinker."""
+"""The stage that trains the talker over a work folder, behind those of codec and thinker."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from models.config import parse_config
 from models.errors import CheckpointError
 from models.recipe.codec import Codec
-from models.recipe.lessons import Classroom, lesson, training_room
-from models.recipe.reply_voice import reply_speech, sentences_to_speak
+from models.recipe.dialogues import Answered
+from models.recipe.learner import Learner
+from models.recipe.lessons import Lesson, lesson, training_room
+from models.recipe.prefetch import Prefetched
+from models.recipe.reply_voice import reply_codes, sentences_to_speak
 from models.recipe.run import Run, keep_on
-from models.recipe.sizes import VOICE, embedded_config
-from models.recipe.talker import PACE, Past, Reply, new_talker, past_of, take_step
-from models.recipe.thinker import Learner
-from models.recipe.thinker_stage import NUM_LESSONS, trained_learner
-from models.recipe.vocoder import END_SAMPLES
+from models.recipe.sheets import lay_out
+from models.recipe.sizes import VOICE
+from models.recipe.talker import PACE, Reply, new_talker, take_step
+from models.recipe.thinker import imagine
+from models.recipe.thinker_stage import trained_learner
 
-REPLIES_PER_STEP = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readings:
-    """What batches are drawn from."""
-
-    learner: Learner
-    room: Classroom
-    replies: list[Reply]
-
-    def batch(self, run: Run) -> list[tuple[Past, Reply]]:
-        """The replies of this step: one past for all, or it would cost more than the speech."""
-        chance = random.Random(f"{run.seed} {run.step}")
-        past = past_of(self.learner, lesson(self.room, chance.randrange(NUM_LESSONS), run.step))
-        return [(past, reply) for reply in chance.sample(self.replies, REPLIES_PER_STEP)]
+REPLIES_PER_STEP = 12
+MAX_PAST_TOKENS = 160
+EXTRA_SHARE = 0.25  # of replies that no conversation has: words in no order
 
 
 def train_talker(work: Path, seed: int, minutes: float) -> None:
@@ -47,27 +33,65 @@ def train_talker(work: Path, seed: int, minutes: float) -> None:
     """
     if not (work / "codec.pt").exists():
         raise CheckpointError(f"{work} holds no codec.pt; the stage codec makes it")
-    codec = Codec.load(work / "codec.pt")
     learner = trained_learner(work)
-    talker = new_talker(parse_config(embedded_config(learner.vocabulary)), seed)
+    talker = new_talker(learner.config, seed)
     run = Run.new(talker, PACE, seed)
     path = work / "talker.pt"
     if path.exists():
         run.load(path)
-    texts = sentences_to_speak(work, run.seed).train
-    replies = [_reply(text, learner, codec, work) for text in texts]
-    readings = Readings(learner=learner, room=training_room(work / "voices"), replies=replies)
+    desk = _Desk(
+        learner=learner,
+        codec=Codec.load(work / "codec.pt"),
+        work=work,
+        extra=sentences_to_speak(work, seed).train,
+    )
     speaker_id = talker.speaker_id(VOICE)
-    step = partial(_step, run, readings, speaker_id)
-    keep_on(run, step, path, minutes=minutes, steps_per_log=10, steps_per_save=50)
+    batches = Prefetched(desk.batch, run.step)
+
+    def step() -> dict[str, float]:
+        replies = next(batches)
+        rows = imagine(learner, random.Random(run.step))([reply.past for reply in replies])
+        return take_step(run, learner, replies, rows, speaker_id)
+
+    try:
+        keep_on(run, step, path, minutes=minutes, steps_per_log=20, steps_per_save=100)
+    finally:
+        batches.close()
 
 
-def _step(run: Run, readings: Readings, speaker_id: int) -> dict[str, float]:
-    return take_step(run, readings.learner, readings.batch(run), speaker_id)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Desk:
+    """Makes batches of replies."""
+
+    learner: Learner
+    codec: Codec
+    work: Path
+    extra: list[str]
+
+    def batch(self, step: int) -> list[Reply]:
+        chance = random.Random(f"talker {step}")
+        made: list[Reply] = []
+        while len(made) < REPLIES_PER_STEP:
+            past, text = _cut(lesson(training_room(None), chance.getrandbits(31), 0), chance)
+            if chance.random() < EXTRA_SHARE:
+                text = chance.choice(self.extra)
+            sheet = lay_out(self.learner, past)
+            if not text or len(sheet.talker_rows) > MAX_PAST_TOKENS:
+                continue
+            ids = tuple(self.learner.chat.encode(text))
+            codes = reply_codes(text, self.codec, self.work)
+            made.append(Reply(past=sheet, text_ids=ids, codes=codes))
+        return made
 
 
-def _reply(text: str, learner: Learner, codec: Codec, work: Path) -> Reply:
-    """The end comes late out of the vocoder: silence behind it."""
-    pcm = reply_speech(text, work)
-    padded = torch.cat([pcm, pcm.new_zeros(END_SAMPLES)])
-    return Reply(text_ids=tuple(learner.chat.encode(text)), codes=codec.encode(padded))
+def _cut(whole: Lesson, chance: random.Random) -> tuple[Lesson, str]:
+    """A lesson up to one of its spoken replies, and that reply; "" where it has none."""
+    spoken = [
+        (index, turn.text)
+        for index, turn in enumerate(whole.turns)
+        if isinstance(turn, Answered) and not turn.is_call
+    ]
+    if not spoken:
+        return whole, ""
+    index, text = chance.choice(spoken)
+    return replace(whole, turns=whole.turns[:index]), text

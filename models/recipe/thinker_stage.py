@@ -1,69 +1,93 @@
-"""The stage that trains the thinker over a work folder: vocabulary, lessons, steps, exam."""
+"""The stages that train the thinker over a work folder: the decoder alone, then all together."""
 
 from __future__ import annotations
 
-import json
 import random
-import tempfile
 from pathlib import Path
 
 import torch
 
-from models.chat import ChatFormat
-from models.chat_template import ChatTemplate
-from models.config import parse_config
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
-from models.recipe.dialogues import TOOLS, all_texts
-from models.recipe.lessons import Classroom, Lesson, lesson, training_room
-from models.recipe.run import Run, keep_on, put_average
-from models.recipe.sizes import embedded_config
-from models.recipe.template import TEMPLATE
-from models.recipe.thinker import PACE, Learner, new_learner, study, take_step
-from models.recipe.tokenizer import Vocabulary, learn_vocabulary, write_tokenizer
+from models.recipe.learner import Learner, new_learner, work_vocabulary
+from models.recipe.lessons import Classroom, lesson, training_room
+from models.recipe.prefetch import Prefetched
+from models.recipe.run import Run, keep_on, load_average
+from models.recipe.sheets import Sheet, lay_out
+from models.recipe.thinker import (
+    LANGUAGE_PACE,
+    PACE,
+    decoder_of,
+    imagine,
+    perceive,
+    study,
+    take_step,
+)
 
-NUM_LESSONS = 12_000  # different ones; then the next epoch begins
-LESSONS_PER_STEP = 8
-NUM_VOCABULARY_CONVERSATIONS = 3000
-
-
-def work_vocabulary(work: Path) -> Vocabulary:
-    """That of vocabulary.json in `work`: learnt once, the tables follow from it."""
-    path = work / "vocabulary.json"
-    if not path.exists():
-        system = ChatTemplate(TEMPLATE).system("", TOOLS)
-        found = learn_vocabulary([*all_texts(NUM_VOCABULARY_CONVERSATIONS), system, system])
-        unfinished = path.with_suffix(".new")
-        unfinished.write_text(json.dumps(found.pieces, indent=0), encoding="utf-8")
-        unfinished.rename(path)
-    return Vocabulary(pieces=tuple(json.loads(path.read_text(encoding="utf-8"))))
+NUM_LESSONS = 12_000  # with sound there are so many different ones; then the next epoch begins
+IMAGINED_PER_STEP = 14
+LESSONS_PER_STEP = 10
+MAX_TOKENS = 480  # longer lessons are left out: they cost as much as many short ones
 
 
-def work_learner(vocabulary: Vocabulary, seed: int) -> Learner:
-    """An untrained model of the embedded sizes with these words."""
-    config = parse_config(embedded_config(vocabulary))
-    with tempfile.TemporaryDirectory() as scratch:
-        write_tokenizer(Path(scratch), vocabulary)
-        chat = ChatFormat.load(Path(scratch), config)
-    return new_learner(config, chat, vocabulary, seed)
+def train_language(work: Path, seed: int, minutes: float) -> None:
+    """Go on with the decoder, from imagined rows."""
+    learner = new_learner(work_vocabulary(work), seed)
+    run = Run.new(decoder_of(learner), LANGUAGE_PACE, seed)
+    path = work / "language.pt"
+    if path.exists():
+        run.load(path)
+    room = training_room(None)
+
+    def make(step: int) -> list[Sheet]:
+        first = step * IMAGINED_PER_STEP
+        made = (lay_out(learner, lesson(room, first + k, 0)) for k in range(IMAGINED_PER_STEP))
+        return [sheet for sheet in made if len(sheet.ids) <= MAX_TOKENS]
+
+    _keep_on(run, learner, make, path, minutes, is_imagined=True)
 
 
 def train_thinker(work: Path, seed: int, minutes: float) -> None:
-    """Go on with the thinker."""
-    learner = work_learner(work_vocabulary(work), seed)
-    run = Run.new(learner.model, PACE, seed)
+    """Go on with encoders and decoder together, from where each came alone.
+
+    Raises:
+        CheckpointError: one of them is not there yet.
+    """
+    learner = new_learner(work_vocabulary(work), seed)
     path = work / "thinker.pt"
+    if not path.exists():
+        put_together(work, learner)
+    learner.thinker.model.embed_tokens.weight.requires_grad_(False)
+    run = Run.new(learner.thinker, PACE, seed)
     if path.exists():
         run.load(path)
     room = training_room(work / "voices")
-    keep_on(
-        run,
-        lambda: take_step(run, learner, _lessons(room, run)),
-        path,
-        minutes=minutes,
-        steps_per_log=10,
-        steps_per_save=50,
-    )
+
+    def make(step: int) -> list[Sheet]:
+        first = step * LESSONS_PER_STEP
+        made = []
+        for index in range(first, first + LESSONS_PER_STEP):
+            epoch, place = divmod(index, NUM_LESSONS)
+            order = list(range(NUM_LESSONS))
+            random.Random(f"{seed} {epoch}").shuffle(order)
+            made.append(lay_out(learner, lesson(room, order[place], epoch)))
+        return [sheet for sheet in made if len(sheet.ids) <= MAX_TOKENS]
+
+    _keep_on(run, learner, make, path, minutes, is_imagined=False)
+
+
+def put_together(work: Path, learner: Learner) -> None:
+    """Give a learner the averaged weights of the stages hearing, sight and language."""
+    parts = {
+        "hearing": learner.thinker.audio_tower,
+        "sight": learner.thinker.visual,
+        "language": decoder_of(learner),
+    }
+    for name, module in parts.items():
+        if not (work / f"{name}.pt").exists():
+            raise CheckpointError(f"{work} holds no {name}.pt; the stage {name} makes it")
+        prefix = "encoder." if name == "hearing" else ""
+        load_average(work / f"{name}.pt", module, prefix=prefix)
 
 
 def trained_learner(work: Path) -> Learner:
@@ -74,30 +98,43 @@ def trained_learner(work: Path) -> Learner:
     """
     if not (work / "thinker.pt").exists():
         raise CheckpointError(f"{work} holds no thinker.pt; the stage thinker makes it")
-    learner = work_learner(work_vocabulary(work), 0)
-    run = Run.new(learner.model, PACE, 0)
-    run.load(work / "thinker.pt")
-    put_average(run, learner.model)
-    build_constants(learner.model)
-    learner.model.requires_grad_(False)
+    learner = new_learner(work_vocabulary(work), 0)
+    load_average(work / "thinker.pt", learner.thinker)
+    build_constants(learner.thinker)
+    learner.thinker.requires_grad_(False)
     return learner
 
 
 @torch.no_grad()
-def score_text(work: Path, room: Classroom, *, num_lessons: int) -> tuple[int, int]:
-    """Replies that the averaged thinker.pt would give exactly, greedily, of how many."""
-    learner = trained_learner(work)
-    outcomes = [study(learner, lesson(room, seed, 0)) for seed in range(num_lessons)]
-    return sum(o.num_right for o in outcomes), sum(o.num_replies for o in outcomes)
+def score_text(learner: Learner, room: Classroom, *, num_lessons: int) -> tuple[int, int]:
+    """Replies that would be given exactly, greedily, of how many; imagined where `room` is."""
+    right = total = 0
+    for seed in range(num_lessons):
+        sheet = lay_out(learner, lesson(room, seed, 0))
+        chance = random.Random(seed)
+        encode = imagine if room.folder is None else perceive
+        outcome = study(learner, [sheet], encode(learner, chance)([sheet]))
+        right, total = right + outcome.num_right, total + outcome.num_replies
+    return right, total
 
 
-def _lessons(room: Classroom, run: Run) -> list[Lesson]:
-    """The next ones: each epoch in an order of its own."""
-    first = run.step * LESSONS_PER_STEP
-    chosen = []
-    for index in range(first, first + LESSONS_PER_STEP):
-        epoch, place = divmod(index, NUM_LESSONS)
-        order = list(range(NUM_LESSONS))
-        random.Random(f"{run.seed} {epoch}").shuffle(order)
-        chosen.append(lesson(room, order[place], epoch))
-    return chosen
+def _keep_on(
+    run: Run,
+    learner: Learner,
+    make: object,
+    path: Path,
+    minutes: float,
+    *,
+    is_imagined: bool,
+) -> None:
+    batches: Prefetched[list[Sheet]] = Prefetched(make, run.step)  # type: ignore[arg-type]
+
+    def step() -> dict[str, float]:
+        chance = random.Random(f"rows {run.seed} {run.step}")
+        encode = (imagine if is_imagined else perceive)(learner, chance)
+        return take_step(run, learner, next(batches), encode)
+
+    try:
+        keep_on(run, step, path, minutes=minutes, steps_per_log=20, steps_per_save=100)
+    finally:
+        batches.close()

@@ -24,7 +24,6 @@ from models.recipe.whole_vocoder import render
 
 BATCH_SIZE = 8
 CROP_FRAMES = 9
-END_SAMPLES = 600  # of silence behind a sentence: its last samples come with the next frame
 SKIPPED_FRAMES = 2  # of a crop from the middle: their past is missing
 PACE = Pace(
     peak_rate=1e-3,

@@ -30,7 +30,7 @@ from models.recipe.batches import run_batch
 def render(vocoder: Code2Wav, codes: Tensor) -> Tensor:
     """[B, n, num_quantizers] int64 -> [B, num_samples(n)], not clamped."""
     hidden = vocoder.code_embedding(codes + vocoder.code_offset).mean(dim=2)  # [B, n, H]
-    x = run_batch(vocoder.pre_transformer, hidden).transpose(1, 2)  # [B, H, n]
+    x = run_batch(vocoder.pre_transformer, hidden).hidden.transpose(1, 2)  # [B, H, n]
     for stage in cast(Iterable[UpsampleStage], vocoder.upsample):
         transposed, conv_next = cast(tuple[CausalTransposedConv, ConvNextBlock], stage)
         x = _conv_next(conv_next, _upsampled(transposed, x))

@@ -1,46 +1,31 @@
-"""Training of the thinker: one pass is what the engine's cache gives, and everything learns."""
+"""Training of the thinker: its batch is what the engine's cache gives, and everything learns."""
 
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from models.cache import KvCache
-from models.chat import ChatFormat
-from models.config import parse_config
 from models.content import Audio, Image, Message, Text
-from models.prefill import deepstack_of, embed_batch
+from models.decoder import Deepstack
 from models.recipe import acoustics, thinker, voices
-from models.recipe.dialogues import Answered, Returned, all_texts, conversation
-from models.recipe.lessons import Classroom, Heard, Lesson, lesson, training_room
+from models.recipe.dialogues import TOOLS, Answered, Returned, conversation
+from models.recipe.learner import Learner
+from models.recipe.lessons import Classroom, Heard, Lesson, View, lesson, training_room
 from models.recipe.pictures import Scene, Thing, draw, new_camera
 from models.recipe.run import Run
-from models.recipe.sizes import embedded_config
-from models.recipe.thinker import Learner, new_learner, study, take_step
-from models.recipe.tokenizer import learn_vocabulary, write_tokenizer
+from models.recipe.sheets import Sheet, lay_out
+from models.recipe.thinker import decoder_of, imagine, perceive, read_sheets, study, take_step
 
-VOCABULARY = learn_vocabulary(all_texts(300))
-
-
-def small_config() -> dict[str, Any]:
-    raw = embedded_config(VOCABULARY)
-    thinker_config = raw["thinker_config"]
-    thinker_config["text_config"]["num_hidden_layers"] = 2
-    thinker_config["audio_config"]["encoder_layers"] = 1
-    thinker_config["vision_config"]["depth"] = 2
-    return raw
-
-
-@pytest.fixture
-def learner(tmp_path: Path) -> Learner:
-    config = parse_config(small_config())
-    write_tokenizer(tmp_path, VOCABULARY)
-    return new_learner(config, ChatFormat.load(tmp_path, config), VOCABULARY, 0)
+needs_espeak = pytest.mark.skipif(
+    shutil.which("espeak-ng") is None, reason="espeak-ng is not installed"
+)
+CPU = torch.device("cpu")
 
 
 def sound(seconds: float = 1.3) -> np.ndarray:
@@ -51,79 +36,114 @@ def sound(seconds: float = 1.3) -> np.ndarray:
 def every_kind() -> Lesson:
     """Sound, a camera, a typed picture, a tool."""
     scene = Scene(things=(Thing(shape="star", colour="red"),))
-    rgb = draw(scene, new_camera(random.Random(0), (scene,)))
+    view = View(from_s=0.0, scene=scene, camera=new_camera(random.Random(0), (scene,)))
+    rgb = draw(scene, view.camera)
     said = Message(role="user", parts=(Audio(pcm=sound()),))
     shown = Message(role="user", parts=(Audio(pcm=sound(2.1), frames=((0.0, rgb), (1.0, rgb))),))
     typed = Message(role="user", parts=(Image(rgb=rgb), Text(text="what colour is this")))
     call = '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>'
     return Lesson(
         turns=(
-            Heard(message=said, transcript="hello there"),
+            Heard(message=said, words="hello there"),
             Answered(text="Hello! How can I help you?"),
-            Heard(message=shown, transcript="what is this"),
+            Heard(message=shown, words="what is this", views=(view,)),
             Answered(text="I see a red star."),
-            Heard(message=typed, transcript=None),
+            Heard(message=typed, words=None, views=(view,)),
             Answered(text=call, is_call=True),
             Returned(text='{"time": "09:10"}'),
             Answered(text="It is nine ten."),
         ),
-        has_tools=True,
+        instructions="You are a helpful assistant.",
+        tools=TOOLS,
     )
 
 
-def test_one_pass_is_what_the_engines_cache_gives(learner: Learner) -> None:
-    sheet = thinker.Sheet(learner)
-    with torch.no_grad():
-        sheet.write(every_kind())
-        model = learner.model.thinker
-        whole = sheet.log.batch(0, len(sheet.log), torch.device("cpu"))
-        expected = model.model(
-            embed_batch(model, whole),
-            whole.positions,
-            thinker.PassingCache(),
-            deepstack=deepstack_of(whole),
-        ).hidden_states
-        cache = KvCache(
-            model.model.config, capacity=64, device=torch.device("cpu"), dtype=torch.float32
-        )
-        parts = []
-        while cache.length < len(sheet.log):
-            batch = sheet.log.batch(cache.length, 100, torch.device("cpu"))
-            out = model(
-                embed_batch(model, batch), batch.positions, cache, deepstack=deepstack_of(batch)
-            )
-            parts.append(out.hidden)
-    assert torch.allclose(torch.cat(parts), expected, atol=1e-4)
+def short(learner: Learner) -> Sheet:
+    turns = (
+        Heard(message=Message(role="user", parts=(Text(text="hello"),)), words=None),
+        Answered(text="Hello! How can I help you?"),
+    )
+    return lay_out(learner, Lesson(turns=turns))
+
+
+@needs_espeak
+@torch.no_grad()
+def test_a_batch_is_what_the_engines_cache_gives(learner: Learner) -> None:
+    model = learner.thinker
+    for merger in model.visual.merger_list:
+        torch.nn.init.normal_(merger.mlp[2].weight, std=0.05)
+    sheets = [short(learner), lay_out(learner, every_kind())]
+    rows = perceive(learner, random.Random(0))(sheets)
+    output, length = read_sheets(learner, sheets, rows)
+    assert length == len(sheets[1].ids)
+    for number, sheet in enumerate(sheets):
+        media = number * len(sheet.sound_at)
+        embeds = model.embed(sheet.ids)
+        deepstack = None
+        if media:
+            embeds = embeds.index_copy(0, sheet.sound_at, rows.sounds)
+            embeds = embeds.index_copy(0, sheet.sight_at, rows.sights)
+            assert rows.deepstack is not None
+            deepstack = Deepstack(index=sheet.sight_at, features=rows.deepstack)
+        cache = KvCache(model.model.config, capacity=64, device=CPU, dtype=torch.float32)
+        alone = model(embeds, sheet.positions, cache, deepstack=deepstack).hidden
+        assert torch.allclose(output.hidden[number, : len(sheet.ids)], alone, atol=1e-4)
 
 
 def test_replies_are_marked_and_closed(learner: Learner) -> None:
-    sheet = thinker.Sheet(learner)
-    with torch.no_grad():
-        sheet.write(every_kind())
-    ids = sheet.log.ids()
+    sheet = lay_out(learner, every_kind())
+    ids = sheet.ids.tolist()
     assert len(sheet.replies) == 4
     for start, wanted in sheet.replies:
-        assert ids[start : start + len(wanted)] == wanted
+        assert tuple(ids[start : start + len(wanted)]) == wanted
         assert ids[start - 3 : start] == learner.chat.assistant_header_ids()
-        assert wanted[-1] == VOCABULARY.special_id("<|im_end|>")
-    assert sheet.replies[2][1][0] == VOCABULARY.special_id("<tool_call>")
-    assert len(sheet.heard) == 2
+        assert wanted[-1] == learner.vocabulary.special_id("<|im_end|>")
+    assert sheet.replies[2][1][0] == learner.chat.tool_call_id
 
 
-def test_every_weight_learns_and_the_loss_falls(learner: Learner) -> None:
-    run = Run.new(learner.model, thinker.PACE, 0)
-    before = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
-    losses = [take_step(run, learner, [every_kind()])["text"] for _ in range(4)]
+def test_media_rows_have_their_places(learner: Learner) -> None:
+    sheet = lay_out(learner, every_kind())
+    ids, config = sheet.ids, learner.config.thinker
+    assert len(sheet.sounds) == 2
+    assert sheet.sounds[0].words == tuple(learner.word_ids("hello there"))
+    assert [s.has_camera for s in sheet.sounds] == [False, True]
+    assert len(sheet.sound_at) == sum(s.num_tokens for s in sheet.sounds)
+    assert (ids[sheet.sound_at] == config.audio_id).all()
+    assert len(sheet.sight_at) == sum(g.num_tokens for g in sheet.grids)
+    assert {int(i) for i in ids[sheet.sight_at]} == {config.video_id, config.image_id}
+
+
+def test_the_decoder_learns_from_imagined_rows(learner: Learner) -> None:
+    decoder = decoder_of(learner)
+    run = Run.new(decoder, thinker.LANGUAGE_PACE, 0)
+    before = {name: p.detach().clone() for name, p in decoder.named_parameters()}
+    sheets = [lay_out(learner, every_kind()), short(learner)]
+    encode = imagine(learner, random.Random(0))
+    losses = [take_step(run, learner, sheets, encode)["text"] for _ in range(4)]
     assert losses[-1] < losses[0]
-    still = [n for n, p in learner.model.named_parameters() if torch.equal(p, before[n])]
-    assert still == []
+    still = [n for n, p in decoder.named_parameters() if torch.equal(p, before[n])]
+    assert still == ["model.embed_tokens.weight"]
+
+
+@needs_espeak
+def test_all_learn_together(learner: Learner) -> None:
+    run = Run.new(learner.thinker, thinker.PACE, 0)
+    before = {name: p.detach().clone() for name, p in learner.thinker.named_parameters()}
+    sheets = [lay_out(learner, every_kind())]
+    encode = perceive(learner, random.Random(0))
+    losses = [take_step(run, learner, sheets, encode)["text"] for _ in range(4)]
+    assert losses[-1] < losses[0]
+    still = [n for n, p in learner.thinker.named_parameters() if torch.equal(p, before[n])]
+    assert still == ["model.embed_tokens.weight"]
 
 
 def test_what_is_right_is_counted(learner: Learner) -> None:
+    sheet = lay_out(learner, every_kind())
     with torch.no_grad():
-        outcome = study(learner, every_kind())
+        outcome = study(learner, [sheet], imagine(learner, random.Random(0))([sheet]))
     assert outcome.num_replies == 4
     assert outcome.num_right == 0
+    assert outcome.num_tokens == sum(len(ids) for _, ids in sheet.replies)
 
 
 def test_a_lesson_is_its_seed_and_its_epoch(tmp_path: Path) -> None:
@@ -140,6 +160,16 @@ def test_a_lesson_is_its_seed_and_its_epoch(tmp_path: Path) -> None:
     first, again, later = (lesson(room, quiet[0], epoch) for epoch in (0, 0, 1))
     assert np.array_equal(_pcm(first), _pcm(again))
     assert not np.array_equal(_pcm(first), _pcm(later))
+
+
+def test_imagined_lessons_need_no_sound(learner: Learner) -> None:
+    room = training_room(None)
+    sheets = [lay_out(learner, lesson(room, seed, 0)) for seed in range(12)]
+    assert any(len(sheet.sight_at) for sheet in sheets)
+    rows = imagine(learner, random.Random(0))(sheets)
+    assert len(rows.sounds) == sum(len(sheet.sound_at) for sheet in sheets)
+    assert len(rows.sights) == sum(len(sheet.sight_at) for sheet in sheets)
+    assert all(float(s.mel.max()) == float(s.mel.min()) for sheet in sheets for s in sheet.sounds)
 
 
 @pytest.mark.skipif(bool(voices.missing_programs()), reason="flite or espeak-ng is not installed")

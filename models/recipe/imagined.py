@@ -1,0 +1,98 @@
+"""What encoders will have made of sounds and pictures once they have learnt: rows of known words.
+
+The audio encoder learns to write each word's embedding where it is spoken and the placeholder's
+between words (`models.recipe.hearing`); the vision encoder learns to write colour and name of a
+thing where its middle is (`models.recipe.sight`). So the decoder can learn from such rows alone,
+with mistakes like theirs.
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from models.recipe import phrases
+from models.recipe.learner import Learner
+from models.recipe.lessons import View
+from models.recipe.pictures import HEIGHT, WIDTH, Thing, places
+from models.recipe.sheets import Grid, Sheet, Sound
+
+MISHEARD_SHARE = 0.02
+LEFT_OUT_SHARE = 0.015
+GRAIN = 0.25  # spread of what is added to every value; embeddings have 0.5
+
+
+def imagined_rows(learner: Learner, sheet: Sheet, chance: random.Random) -> tuple[Tensor, Tensor]:
+    """Rows of a sheet's sounds [a, hidden] and of its grids [v, hidden]."""
+    none = learner.table.new_zeros(0, learner.table.shape[1])
+    sounds = [_sound_rows(learner, sound, chance) for sound in sheet.sounds]
+    grids = [grid_rows(learner, grid) for grid in sheet.grids]
+    generator = torch.Generator().manual_seed(chance.getrandbits(31))
+    return _grained(torch.cat([none, *sounds]), generator), _grained(
+        torch.cat([none, *grids]), generator
+    )
+
+
+def grid_rows(learner: Learner, grid: Grid) -> Tensor:
+    """[rows * columns, hidden]: the placeholder's embedding, but where a thing's middle is."""
+    blank = learner.table[learner.config.thinker.video_id]
+    made = blank.repeat(grid.num_tokens, 1)
+    for cell, thing in marked_cells(grid.view, grid.size):
+        colour, name = thing_ids(learner, thing)
+        made[cell] = learner.table[colour] + learner.table[name]
+    return made
+
+
+def marked_cells(view: View, size: tuple[int, int]) -> list[tuple[int, Thing]]:
+    """The token of each thing's middle; `size` is the grid's, in patches."""
+    rows, columns = size[0] // 2, size[1] // 2
+    found = []
+    for thing, (x, y, _) in zip(view.scene.things, places(view.scene, view.camera), strict=True):
+        row = min(rows - 1, max(0, int(y * rows / HEIGHT)))
+        column = min(columns - 1, max(0, int(x * columns / WIDTH)))
+        found.append((row * columns + column, thing))
+    return found
+
+
+def thing_ids(learner: Learner, thing: Thing) -> tuple[int, int]:
+    """Ids of a thing's colour and name; a digit's name is its number."""
+    name = phrases.NUMBERS[int(thing.shape)] if thing.shape.isdigit() else thing.shape
+    (colour,) = learner.chat.encode(f" {thing.colour}")
+    (word,) = learner.chat.encode(f" {name}")
+    return colour, word
+
+
+def _sound_rows(learner: Learner, sound: Sound, chance: random.Random) -> Tensor:
+    blank = learner.config.thinker.audio_id
+    row_ids = [blank] * sound.num_tokens
+    words = _misheard(sound.words, learner, chance)
+    edges = sorted(chance.sample(range(sound.num_tokens), min(len(words), sound.num_tokens)))
+    for place, word in zip(edges, words, strict=False):
+        row_ids[place] = word
+        if place + 1 < sound.num_tokens and row_ids[place + 1] == blank and chance.random() < 0.2:
+            row_ids[place + 1] = word
+    made = learner.table[torch.tensor(row_ids, dtype=torch.long)]
+    doubt = torch.tensor([chance.uniform(0.0, 0.35) for _ in row_ids])[:, None]
+    return torch.lerp(made, learner.table[blank].expand_as(made), doubt)
+
+
+def _misheard(words: tuple[int, ...], learner: Learner, chance: random.Random) -> list[int]:
+    made = []
+    unknown = learner.unknown_id
+    for word in words:
+        draw = chance.random()
+        if word == unknown and draw < 0.35:  # foreign words sound like some of ours
+            made.append(chance.randrange(256, learner.vocabulary.size - 60))
+        elif draw < MISHEARD_SHARE:
+            made.append(chance.choice((unknown, chance.choice(words))))
+        elif draw > LEFT_OUT_SHARE + MISHEARD_SHARE:
+            made.append(word)
+    if not words and chance.random() < 0.3:  # noise may sound like something
+        made.append(unknown)
+    return made
+
+
+def _grained(rows: Tensor, generator: torch.Generator) -> Tensor:
+    return rows + GRAIN * torch.randn(rows.shape, generator=generator)

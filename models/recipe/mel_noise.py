@@ -1,0 +1,111 @@
+"""What a room, a line and a voice do to speech, done to its mel power: cheaper than to samples.
+
+Works on raw log-mel features [bins, frames] (`models.qwen3_omni.mel`) as they are kept from pass to
+pass, so that no sentence is heard twice the same. Powers of independent sounds add up, which makes
+noise and echo sums; another speaker is a bend of the frequency axis. All that
+`models.recipe.acoustics` does to samples is more exact, and used for a part of the sentences.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.qwen3_omni.mel import MIN_POWER, normalize
+
+FRAMES_PER_S = 100
+NARROW_BAND_BINS = (9, 100)  # of 128, about 300 to 3,400 Hz
+
+
+def features(raw: Tensor) -> Tensor:
+    """What the encoder is given of a whole clip, undisturbed."""
+    return normalize(raw, float(raw.max()))
+
+
+def disturbed_features(raw: Tensor, chance: random.Random) -> Tensor:
+    """The same of a clip as it may sound somewhere else, said by somebody else."""
+    power = 10 ** _bent(raw.float(), chance)
+    if chance.random() < 0.6:
+        power = power * _tilt(power.shape[0], chance)
+    if chance.random() < 0.3:
+        power = _echoed(power, chance)
+    if chance.random() < 0.6:
+        power = power + _noise(power, chance)
+    if chance.random() < 0.25:
+        power = _narrowed(power)
+    return _masked(features(power.clamp(min=MIN_POWER).log10()), chance)
+
+
+def _bent(raw: Tensor, chance: random.Random) -> Tensor:
+    """Another length of the vocal tract, another speed."""
+    bins, frames = raw.shape
+    if chance.random() < 0.6:
+        factor = chance.uniform(0.86, 1.16)
+        source = (torch.arange(bins) * factor).clamp(max=bins - 1)
+        low = source.floor().long()
+        share = (source - low)[:, None]
+        raw = raw[low] * (1 - share) + raw[(low + 1).clamp(max=bins - 1)] * share
+    if chance.random() < 0.5:
+        length = max(1, round(frames * chance.uniform(0.82, 1.2)))
+        raw = F.interpolate(raw[None], size=length, mode="linear")[0]
+    return raw
+
+
+def _tilt(bins: int, chance: random.Random) -> Tensor:
+    """A microphone: a smooth curve of some dB, [bins, 1]."""
+    knots = torch.tensor([[[chance.gauss(0, 4) for _ in range(6)]]])
+    decibels = F.interpolate(knots, size=bins, mode="linear", align_corners=True)[0, 0]
+    return 10 ** (decibels / 10)[:, None]
+
+
+def _echoed(power: Tensor, chance: random.Random) -> Tensor:
+    """A tail behind every sound."""
+    decay_s, share = chance.uniform(0.1, 0.6), chance.uniform(0.03, 0.3)
+    length = round(decay_s * FRAMES_PER_S)
+    tail = torch.exp(-13.8 * torch.arange(1, length + 1) / length)  # 60 dB
+    kernel = torch.cat([torch.ones(1), share * tail / tail.sum()])
+    padded = F.pad(power[:, None], (length, 0))
+    return F.conv1d(padded, kernel.flip(0)[None, None])[:, 0]
+
+
+def _noise(power: Tensor, chance: random.Random) -> Tensor:
+    """Noise of some colour, steady or swelling, so much below the speech."""
+    bins, frames = power.shape
+    generator = torch.Generator().manual_seed(chance.getrandbits(31))
+    slope = chance.uniform(-3.0, 0.5)  # decades over the axis
+    colour = 10 ** (slope * torch.linspace(0, 1, bins))[:, None] * _tilt(bins, chance)
+    # Few transform bins make a mel bin: its power is far from smooth.
+    grain = -torch.rand(2, bins, frames, generator=generator).clamp(min=1e-6).log().mean(0)
+    noise = colour * grain
+    if chance.random() < 0.4:
+        rate, phase = chance.uniform(0.3, 4.0), chance.uniform(0, 2 * math.pi)
+        times = torch.arange(frames) / FRAMES_PER_S
+        noise = noise * (1 + 0.9 * torch.sin(2 * math.pi * rate * times + phase))
+    ratio = 10 ** (-chance.uniform(3.0, 35.0) / 10)
+    return noise * (ratio * power.mean() / noise.mean())
+
+
+def _narrowed(power: Tensor) -> Tensor:
+    """A telephone."""
+    kept = torch.full((power.shape[0], 1), 1e-5)
+    kept[NARROW_BAND_BINS[0] : NARROW_BAND_BINS[1]] = 1.0
+    return power * kept
+
+
+def _masked(mel: Tensor, chance: random.Random) -> Tensor:
+    """Without some bands and some moments, so that no single cue is relied on."""
+    mel = mel.clone()
+    low = mel.min()
+    for _ in range(2):
+        width = chance.randint(0, 14)
+        start = chance.randint(0, mel.shape[0] - width)
+        mel[start : start + width] = low
+    if mel.shape[1] > 40:
+        width = chance.randint(0, 8)
+        start = chance.randint(0, mel.shape[1] - width)
+        mel[:, start : start + width] = low
+    return mel

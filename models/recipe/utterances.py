@@ -1,0 +1,109 @@
+"""Spoken sentences for learning to hear: sound, and the words as token ids.
+
+Kept in shards of one work folder, made once from their number: prompts of conversations, sentences
+that are repeated, words in any order, and speech of no use, whose words are all UNKNOWN. Stored are
+raw log-mel features; what changes from pass to pass is done to them (`models.recipe.mel_noise`).
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.qwen3_omni.mel import LogMel
+from models.recipe import acoustics, voices
+from models.recipe.dialogues import SKILLS, Past, Said, conversation
+from models.recipe.grammar import Split
+from models.recipe.speakers import spoken
+
+UNKNOWN = "?"  # stands for a word that is not the model's
+UTTERANCES_PER_SHARD = 500
+WORST_CASE_SHARE = 0.3  # made with all of `acoustics.Conditions`; the others are clean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """Raw log-mel [bins, frames] float16, and the ids of its words."""
+
+    mel: Tensor
+    ids: tuple[int, ...]
+
+
+def load_shard(folder: Path, number: int, encode: Callable[[str], list[int]]) -> list[Utterance]:
+    """The utterances of one shard, made where they are not there yet.
+
+    Args:
+        encode: words -> ids.
+
+    Raises:
+        CheckpointError: a synthesizer is not installed, or fails.
+    """
+    path = folder / f"{number:03}.pt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".new")
+        torch.save(_make_shard(number), unfinished)
+        unfinished.rename(path)
+    return [
+        Utterance(mel=mel, ids=tuple(encode(text)))
+        for mel, text in torch.load(path, weights_only=True)
+    ]
+
+
+def heard_as(said: Said) -> str:
+    """What can be made out of it: its words, an UNKNOWN for each foreign one, nothing of noise."""
+    if said.sound == "foreign":
+        return " ".join(UNKNOWN for _ in said.text.split())
+    return said.text
+
+
+def _make_shard(number: int) -> list[tuple[Tensor, str]]:
+    log_mel = LogMel()
+    chance = random.Random(f"utterances {number}")
+    made = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for _ in range(UTTERANCES_PER_SHARD):
+            said = _said(chance)
+            is_hard = chance.random() < WORST_CASE_SHARE
+            conditions = acoustics.Conditions() if is_hard else acoustics.CLEAN
+            voice = voices.random_voice(chance)
+            pcm = spoken(said, voice, chance, conditions, Path(scratch))
+            made.append((log_mel.raw_clip(pcm).half(), heard_as(said)))
+    return made
+
+
+def _said(chance: random.Random) -> Said:
+    draw = chance.random()
+    if draw < 0.08:
+        return _first_said("reject", chance)
+    if draw < 0.25:
+        return _first_said("repeat", chance)
+    if draw < 0.45:
+        words = [
+            word
+            for prompt in (random_prompt(chance, "train"), random_prompt(chance, "train"))
+            for word in prompt.split()
+        ]
+        return Said(text=" ".join(chance.sample(words, min(len(words), chance.randint(1, 6)))))
+    return Said(text=random_prompt(chance, "train"))
+
+
+def random_prompt(chance: random.Random, split: Split) -> str:
+    """What is said somewhere in a conversation."""
+    said: list[str] = []
+    while not said:
+        turns = conversation(chance.getrandbits(31), split).turns
+        said = [t.text for t in turns if isinstance(t, Said) and t.sound == "speech"]
+    return chance.choice(said)
+
+
+def _first_said(skill: str, chance: random.Random) -> Said:
+    first = SKILLS[skill](chance, Past(), "train")[0]
+    assert isinstance(first, Said)
+    return first
