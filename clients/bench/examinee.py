@@ -22,7 +22,7 @@ from clients.bench.address import Address
 from clients.bench.errors import BenchError
 from clients.bench.exam import Item, Question
 from clients.bench.measure import Pcm16
-from clients.bench.speech import read_speech
+from clients.bench.speech import read_sound
 from clients.bench.websocket_peer import RATE_HZ, open_socket
 
 BLOCK_SAMPLES = RATE_HZ // 2
@@ -80,7 +80,7 @@ class Examinee:
         await self._add({"type": "message", "role": "user", "content": content})
 
     async def _say(self, wav: Path) -> None:
-        pcm = read_speech(wav, RATE_HZ).pcm
+        pcm = read_sound(wav, RATE_HZ)
         for start in range(0, len(pcm), BLOCK_SAMPLES):
             block = pcm[start : start + BLOCK_SAMPLES].astype("<i2").tobytes()
             audio = base64.b64encode(block).decode()

@@ -34,6 +34,19 @@ def read_speech(path: Path, rate_hz: int) -> Speech:
     Raises:
         BenchError: not a 16-bit WAV file, or nothing but silence.
     """
+    pcm = read_sound(path, rate_hz)
+    end = end_of_speech(pcm)
+    if end is None:
+        raise BenchError(f"{path}: holds no speech, only silence")
+    return Speech(name=path.name, pcm=pcm, end=end)
+
+
+def read_sound(path: Path, rate_hz: int) -> Pcm16:
+    """One WAV file at `rate_hz`, mono; it may be silent.
+
+    Raises:
+        BenchError: not a 16-bit WAV file.
+    """
     try:
         with wave.open(str(path)) as source:
             if source.getsampwidth() != 2:
@@ -45,11 +58,7 @@ def read_speech(path: Path, rate_hz: int) -> Speech:
     except (OSError, EOFError, wave.Error) as error:
         raise BenchError(f"{path}: not a WAV file that can be read ({error})") from error
     mono = raw.reshape(-1, num_channels).astype(np.int32).mean(axis=1).astype(np.int16)
-    pcm = resampled(mono, file_rate_hz, rate_hz)
-    end = end_of_speech(pcm)
-    if end is None:
-        raise BenchError(f"{path}: holds no speech, only silence")
-    return Speech(name=path.name, pcm=pcm, end=end)
+    return resampled(mono, file_rate_hz, rate_hz)
 
 
 def resampled(pcm: Pcm16, from_hz: int, to_hz: int) -> Pcm16:

@@ -118,12 +118,12 @@ def _recogniser(exam: Exam) -> dict[str, Any]:
     """How well the recogniser hears the right replies by the voice that the model learnt from."""
     from clients.bench.exam import plain
     from clients.bench.judge import RATE_HZ, Judge
-    from clients.bench.speech import read_speech
+    from clients.bench.speech import read_sound
 
     judge = Judge(exam.originals)
     known = [(text, path) for text, path in exam.originals.items() if plain(text) in judge.texts]
     right = sum(
-        judge.heard(read_speech(path, RATE_HZ).pcm, RATE_HZ) == plain(text) for text, path in known
+        judge.heard(read_sound(path, RATE_HZ), RATE_HZ) == plain(text) for text, path in known
     )
     return {"choices": len(judge.texts), "accuracy": round(right / len(known), 3)}
 
