@@ -22,6 +22,7 @@ from models.devices import check_fits
 from models.errors import CheckpointError
 from models.qwen3_omni.model import Qwen3Omni
 from models.tensor_names import Slot, expected_tensors, slots
+from models.weight_layout import lay_out_for_decoding
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -40,6 +41,7 @@ def load_model(
     with torch.device("meta"):
         model = Qwen3Omni(config)
     load_weights(model, folder, device=device, dtype=dtype)
+    lay_out_for_decoding(model)
     return model
 
 
