@@ -78,7 +78,6 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
         call_id, sdp = await webrtc.answer(
             offer,
             sessions,
-            model=request.query_params.get("model", ""),
             patches=[each for each in (grant.patch, patch) if each is not None],
             has_extensions=websocket.has_extensions(
                 request.query_params.get("x-ext"), request.headers.get("x-ext")

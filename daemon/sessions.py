@@ -180,7 +180,6 @@ class Sessions:
     def open(
         self,
         *,
-        model: str,
         has_extensions: bool,
         send: Callable[[ServerEvent], None],
         max_event_bytes: int,
@@ -192,7 +191,7 @@ class Sessions:
         Raises:
             daemon.protocol.ProtocolError: one of `patches` does not fit.
         """
-        session = self._begin(model, EXTENSIONS if has_extensions else (), patches)
+        session = self._begin(EXTENSIONS if has_extensions else (), patches)
 
         def open_conversation(config: SessionConfig, emit: Emit) -> Conversation:
             return Conversation(
@@ -221,22 +220,20 @@ class Sessions:
         Raises:
             daemon.protocol.ProtocolError: it does not fit.
         """
-        return self._begin("", (), [patch] if patch is not None else []).view()
+        return self._begin((), [patch] if patch is not None else []).view()
 
-    def _begin(
-        self, model: str, x_ext: tuple[str, ...], patches: Sequence[SessionPatch]
-    ) -> WireSession:
+    def _begin(self, x_ext: tuple[str, ...], patches: Sequence[SessionPatch]) -> WireSession:
         voices = self._voices
         session = WireSession.begin(
             self.settings,
             voices,
             session_id=f"sess_{secrets.token_hex(10)}",
-            model=model or self.model_name,
+            model=self.model_name,
             expires_at=int(time.time()) + (self.settings.session.max_duration_s or FOREVER_S),
             x_ext=x_ext,
         )
         for patch in patches:
-            session = session.patched(patch, voices, has_spoken=False, is_new=True)
+            session = session.patched(patch, voices, has_spoken=False)
         return session
 
     @property

@@ -58,7 +58,6 @@ async def answer(
     offer: str,
     sessions: Sessions,
     *,
-    model: str,
     patches: Sequence[SessionPatch],
     has_extensions: bool,
 ) -> tuple[str, str]:
@@ -72,7 +71,7 @@ async def answer(
     place = sessions.take_place("webrtc")
     call = None
     try:
-        call = Call(sessions, place, model=model, patches=patches, has_extensions=has_extensions)
+        call = Call(sessions, place, patches=patches, has_extensions=has_extensions)
         sdp = await call.negotiate(_with_wanted_candidates(offer, sessions.settings.server.host))
     except BaseException:
         place.release()
@@ -114,7 +113,6 @@ class Call:
         sessions: Sessions,
         place: Place,
         *,
-        model: str,
         patches: Sequence[SessionPatch],
         has_extensions: bool,
     ) -> None:
@@ -135,7 +133,6 @@ class Call:
         playout = Playout()
         self._loudspeaker = Loudspeaker(playout)
         self._session = sessions.open(
-            model=model,
             has_extensions=has_extensions,
             patches=patches,
             send=self._send,

@@ -148,7 +148,6 @@ class _Connection(_Socket):
         """Hold the session; then send what is left, and close."""
         query, headers = self._websocket.query_params, self._websocket.headers
         session = self._sessions.open(
-            model=query.get("model", ""),
             has_extensions=has_extensions(query.get("x-ext"), headers.get("x-ext")),
             patches=patches,
             send=self._send,

@@ -117,25 +117,17 @@ class WireSession:
             default_turn_detection=turn_detection,
         )
 
-    def patched(
-        self, patch: SessionPatch, voices: Voices, *, has_spoken: bool, is_new: bool = False
-    ) -> WireSession:
-        """The session after a client's change; only present fields change.
+    def patched(self, patch: SessionPatch, voices: Voices, *, has_spoken: bool) -> WireSession:
+        """The session after a client's change; only present fields change. Whatever model it names
+        (clients have defaults of their own built in), the served one answers and is shown.
 
         Args:
             has_spoken: the voice is fixed then.
-            is_new: the patch came with the call that makes the session; it may then name the model.
 
         Raises:
             ProtocolError: a value that does not fit; nothing changes.
         """
         changes: dict[str, Any] = {}
-        if patch.model is not None and patch.model != self.model:
-            if not is_new:
-                raise ProtocolError(
-                    "The model of a session can not be changed.", param="session.model"
-                )
-            changes["model"] = patch.model
         if patch.instructions is not None:
             changes["instructions"] = patch.instructions
         if patch.output_modalities is not None:
