@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from pipeline.events import TurnMetrics
+from pipeline.events import Speculated, TurnMetrics
 
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -52,6 +52,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.speculations = Counter(
+            "omnid_speculations",
+            "Replies begun before the turn was surely over, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.wasted = Counter(
+            "omnid_speculation_wasted_tokens",
+            "What speculative replies made in vain: text tokens, codec frames.",
+            ["kind"],
+            registry=registry,
+        )
         self.engine_ready = Gauge(
             "omnid_engine_ready", "1 while the engine can answer.", registry=registry
         )
@@ -72,6 +84,12 @@ class Metrics:
         if turn.first_audio_ms is not None:
             self.first_audio.observe(turn.first_audio_ms / 1000)
         self.underruns.inc(turn.num_underruns)
+
+    def observe_speculation(self, event: Speculated) -> None:
+        """Take in what became of a speculative reply."""
+        self.speculations.labels("kept" if event.is_kept else "wasted").inc()
+        self.wasted.labels("text").inc(event.text_tokens)
+        self.wasted.labels("audio").inc(event.audio_tokens)
 
     def render(self) -> bytes:
         """The text that a scraper reads."""

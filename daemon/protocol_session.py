@@ -106,17 +106,12 @@ class ServerVad(ClientModel):
 
 
 class SemanticVad(ClientModel):
-    """Turns end by meaning; the length of the silence follows from the eagerness."""
+    """Turns end by how they sound; how long doubt may last follows from the eagerness."""
 
     type: Literal["semantic_vad"]
     eagerness: Literal["low", "medium", "high", "auto"] | None = None
     create_response: bool | None = None
     interrupt_response: bool | None = None
-
-    @property
-    def silence_duration_ms(self) -> int:
-        """There is no model of turns yet: an eager listener waits for less silence."""
-        return {"low": 1_000, "high": 300}.get(self.eagerness or "auto", 500)
 
 
 def _parse_detection(value: Any) -> Any:

@@ -288,6 +288,8 @@ class RealtimeSession:
                 self._send(transcript_event(event))
             case events.TurnMetrics() | events.StateChanged():
                 self._on_extension(event)
+            case events.Speculated():
+                self._metrics.observe_speculation(event)
             case events.Failed():
                 self.refuse(event.message, event.code, kind="server_error")
             case _:

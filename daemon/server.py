@@ -29,6 +29,7 @@ from daemon.metrics import Metrics
 from daemon.sessions import Sessions, Supervisor
 from daemon.settings import Settings, SettingsError, cache_folder, load
 from pipeline.errors import EngineLostError
+from pipeline.listening.judges import load_judges
 from pipeline.vad import SileroVad, Vad
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,9 @@ def create_app(
     """The whole server as an ASGI application; its lifespan starts and ends the supervisor."""
     build.about()  # asks git once, before anybody waits for /healthz
     metrics = Metrics()
-    sessions = Sessions(settings, supervisor, metrics, new_vad=new_vad)
+    smart_turn = settings.turn_detection.smart_turn
+    judges = load_judges(Path(smart_turn) if smart_turn else None)
+    sessions = Sessions(settings, supervisor, metrics, new_vad=new_vad, judges=judges)
     secrets = ClientSecrets()
     keys = ApiKeys(settings.server.api_keys, secrets)
 
@@ -198,6 +201,7 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
 
     Raises:
         pipeline.vad.VadUnavailableError: the voice detector can not run here.
+        pipeline.listening.end_of_turn.JudgeUnavailableError: the Smart-Turn network can not.
     """
     # the first detector loads its network, or says what is missing: not while somebody speaks
     await asyncio.to_thread(SileroVad)

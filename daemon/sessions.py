@@ -27,6 +27,7 @@ from pipeline.clock import MonotonicClock
 from pipeline.conversation import Conversation
 from pipeline.engine_port import Engine
 from pipeline.events import Emit
+from pipeline.listening.judges import Judges
 from pipeline.messages import EngineReady
 from pipeline.playout import Playout
 from pipeline.session_config import SessionConfig
@@ -101,6 +102,7 @@ class Sessions:
 
     Args:
         new_vad: makes each session's own speech detector.
+        judges: of turns and interruptions, for all sessions.
     """
 
     def __init__(
@@ -110,11 +112,13 @@ class Sessions:
         metrics: Metrics,
         *,
         new_vad: Callable[[], Vad],
+        judges: Judges,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self._supervisor = supervisor
         self._new_vad = new_vad
+        self._judges = judges
         self._num_taken = 0
         self._live: dict[str, _Live] = {}
         self._is_closing = False
@@ -201,6 +205,7 @@ class Sessions:
                 vad=self._new_vad(),
                 clock=MonotonicClock(),
                 playout=playout,
+                judges=self._judges,
             )
 
         return RealtimeSession(

@@ -24,6 +24,7 @@ _RANGES = {
     "turn_detection.threshold": (0, 1),
     "turn_detection.prefix_padding_ms": (0, 5_000),
     "turn_detection.silence_duration_ms": (20, 10_000),
+    "turn_detection.tentative_silence_ms": (64, 1_000),
     "websocket.ping_interval_s": (0.1, math.inf),
     "websocket.ping_timeout_s": (0.1, math.inf),
     "webrtc.camera_fps": (0.1, 60),
@@ -83,6 +84,11 @@ class TurnDetectionSettings:
     idle_timeout_ms: int
     create_response: bool
     interrupt_response: bool
+    eagerness: Literal["off", "low", "medium", "high", "auto"]
+    tentative_silence_ms: int
+    speculate: bool
+    judge_interruptions: bool
+    smart_turn: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

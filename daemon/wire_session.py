@@ -112,7 +112,7 @@ class WireSession:
             tool_choice="auto",
             tracing=None,
             turn_detection=turn_detection,
-            eagerness=None,
+            eagerness=turn_detection.eagerness,
             transcription=None,
             default_turn_detection=turn_detection,
         )
@@ -289,12 +289,17 @@ def _from_settings(settings: TurnDetectionSettings) -> TurnDetection:
         idle_timeout_ms=settings.idle_timeout_ms or None,
         create_response=settings.create_response,
         interrupt_response=settings.interrupt_response,
+        eagerness=None if settings.eagerness == "off" else settings.eagerness,
+        tentative_ms=settings.tentative_silence_ms,
+        speculates=settings.speculate,
+        judges_interruptions=settings.judge_interruptions,
     )
 
 
 def _from_patch(patch: ServerVad | SemanticVad, default: TurnDetection) -> TurnDetection:
     """Turn detection is replaced as a unit: what is not named takes the server's default."""
     named = patch.model_dump(exclude={"type", "eagerness"}, exclude_none=True)
+    named["eagerness"] = None
     if isinstance(patch, SemanticVad):
-        named |= {"silence_duration_ms": patch.silence_duration_ms, "idle_timeout_ms": None}
+        named |= {"eagerness": patch.eagerness or "auto", "idle_timeout_ms": None}
     return replace(default, **named)

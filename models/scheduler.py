@@ -2,7 +2,8 @@
 
 First packets before all, then the voice that has made least so far (it will run dry first), then
 text that a voice waits for, then listening: encoding and prefill in the background, contexts in
-turn. Pure choice: looks at contexts and replies, changes nothing.
+turn; last of all speculative replies, a few frames of each. Pure choice: looks at contexts and
+replies, changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from models.reply import Reply
 
 UnitKind = Literal["encode", "place", "prefill", "token", "frame"]
 MAX_REPLY_UNITS = 4  # in a row, while somebody else's speech waits to be taken in
+MAX_HELD_FRAMES = 4  # of a reply that may be in vain: more than playing it waits for
+MAX_HELD_TOKENS = 16  # of one without a voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,13 @@ def choose(
     first now, unless somebody waits for the first sound of a reply.
     """
     active = sorted((r for r in replies if r.is_active), key=_urgency)
-    if owes_listening and not any(r.is_awaited for r in active):
-        return _listening(contexts, encoder, first_context) or _replying(contexts, active, encoder)
-    return _replying(contexts, active, encoder) or _listening(contexts, encoder, first_context)
+    sure = [r for r in active if r.held is None]
+    held = [r for r in active if r.held is not None and not _is_far_enough(r)]
+    if owes_listening and not any(r.is_awaited for r in sure):
+        unit = _listening(contexts, encoder, first_context) or _replying(contexts, sure, encoder)
+    else:
+        unit = _replying(contexts, sure, encoder) or _listening(contexts, encoder, first_context)
+    return unit or _replying(contexts, held, encoder)
 
 
 def _replying(
@@ -68,9 +75,16 @@ def _listening(
     return next((unit for unit in units if unit is not None), None)
 
 
-def _urgency(reply: Reply) -> tuple[bool, int, int]:
-    """Confirmed before speculative; then who has least speech; then who came first."""
-    return (reply.held is not None, reply.num_samples, reply.id)
+def _urgency(reply: Reply) -> tuple[int, int]:
+    """Who has least speech; then who came first."""
+    return (reply.num_samples, reply.id)
+
+
+def _is_far_enough(reply: Reply) -> bool:
+    """Whether a speculative reply need not go on before it is confirmed."""
+    if reply.wants_voice:
+        return len(reply.frame_ends) >= MAX_HELD_FRAMES
+    return len(reply.text_ids) >= MAX_HELD_TOKENS
 
 
 def context_unit(key: int, context: Context, encoder: EncodingQueue) -> Unit | None:

@@ -23,7 +23,9 @@ from pipeline.clock import Clock
 from pipeline.engine_port import Engine
 from pipeline.errors import EngineLostError
 from pipeline.events import Emit
+from pipeline.floor import Floor
 from pipeline.items import Item, TextContent
+from pipeline.listening.judges import Judges
 from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
 from pipeline.playout import Playout
@@ -32,6 +34,7 @@ from pipeline.replies import Replies
 from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig
 from pipeline.side_replies import SideReplies
+from pipeline.speculation_count import SpeculationCount
 from pipeline.transcripts import Transcripts
 from pipeline.turns import EchoGuard
 from pipeline.user_turns import UserTurns
@@ -58,6 +61,7 @@ class Conversation:
             (WebSocket): then what was heard after an interruption is estimated from the wall clock
             until the owner calls `truncate_item`.
         echo_guard: see `pipeline.turns`.
+        judges: of turns and interruptions; None: those that come with the package.
     """
 
     def __init__(
@@ -70,20 +74,31 @@ class Conversation:
         clock: Clock,
         playout: Playout | None = None,
         echo_guard: EchoGuard | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self._config = config
         self._emit = emit
         self._clock = clock
         self._camera = CameraSlot()
-        self._log = ConversationLog(engine, config=config, on_lost=self._reopen)
+        speculations = SpeculationCount(emit=emit, spawn=self._spawn)
+        self._log = ConversationLog(
+            engine,
+            config=config,
+            on_lost=self._reopen,
+            on_retracted=speculations.retracted,
+            on_kept=speculations.kept,
+        )
         self._replies = Replies(
             self._log,
             emit=emit,
             clock=clock,
             playout=playout,
             spawn=self._spawn,
-            on_settled=self._reply_settled,
+            on_settled=lambda: self._floor.reply_settled(),
             on_change=self._note_state,
+        )
+        self._floor = Floor(
+            self._log, self._replies, playout, config=lambda: self._config, start=self._answer
         )
         self._aside = SideReplies(engine, emit=emit, spawn=self._spawn)
         self._transcripts = Transcripts(engine, emit=emit, spawn=self._spawn)
@@ -94,12 +109,11 @@ class Conversation:
             clock=clock,
             camera=self._camera,
             emit=self._emit_turn,
-            listener=self,
+            listener=self._floor,
             echo_guard=echo_guard,
+            judges=judges,
         )
         self._state: State = "listening"
-        self._waiting_turn: TurnEnd | None = None
-        self._manual_turn: TurnEnd | None = None
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_opening = False
@@ -192,7 +206,8 @@ class Conversation:
                 self._note_state()
                 # others get their turn; so does what an interruption has to tell the engine
                 await asyncio.sleep(0)
-                self._log.release_speech()
+                if not self._turns.is_doubting:
+                    self._log.release_speech()
 
     def append_frame(self, rgb: Rgb) -> None:
         """A camera frame captured now.
@@ -210,7 +225,7 @@ class Conversation:
 
         Raises BadInputError under 100 ms of audio.
         """
-        self._manual_turn = self._turns.commit()
+        self._floor.manual_turn = self._turns.commit()
         self._note_state()
 
     def clear_input(self) -> None:
@@ -233,7 +248,7 @@ class Conversation:
         is_typed = item.role == "user" and all(isinstance(c, TextContent) for c in item.content)
         still = self._camera.newest if is_typed else None
         previous_id = self._log.insert(item, after_id=previous_item_id, still=still)
-        self._manual_turn = None
+        self._floor.manual_turn = None
         self._emit(events.ItemAdded(item=item, previous_item_id=previous_id))
         self._emit(events.ItemDone(item=item, previous_item_id=previous_id))
 
@@ -272,8 +287,8 @@ class Conversation:
 
         Raises BadInputError, code conversation_already_has_active_response.
         """
-        reply_id = self._start_reply(options, self._manual_turn, config)
-        self._manual_turn = None
+        reply_id = self._start_reply(options, self._floor.manual_turn, config)
+        self._floor.manual_turn = None
         return reply_id
 
     def respond_aside(
@@ -294,7 +309,7 @@ class Conversation:
         Raises BadInputError, code response_cancel_not_active."""
         if self._aside.cancel(response_id):
             return
-        self._waiting_turn = None
+        self._floor.forget_waiting()
         self._replies.cancel(response_id)
         self._note_state()
 
@@ -315,41 +330,14 @@ class Conversation:
         self._note_state()
         return reply.id
 
-    def _reply_settled(self) -> None:
-        """A turn that ended during the reply gets its own now."""
-        waiting, self._waiting_turn = self._waiting_turn, None
-        if waiting is not None and not self._closing.is_set():
-            self._start_reply(None, waiting)
+    def _answer(self, turn_end: TurnEnd) -> None:
+        if not self._closing.is_set():
+            self._start_reply(None, turn_end)
 
-    # ------------------------------------------------------------------ what the user's turns lead
     def _emit_turn(self, event: events.SessionEvent) -> None:
         self._emit(event)
         if isinstance(event, events.ItemDone) and self._config.transcription is not None:
             self._transcripts.start(event.item, self._config.transcription)
-
-    @property
-    def is_echoing(self) -> bool:
-        """See `user_turns.Listener`."""
-        return self._replies.is_audible
-
-    def speech_started(self) -> bool:
-        """See `user_turns.Listener`."""
-        settings = self._config.turn_detection
-        self._manual_turn = None
-        if settings is None or not settings.interrupt_response:
-            return False
-        self._waiting_turn = None
-        return self._replies.interrupt()
-
-    def turn_ended(self, turn_end: TurnEnd) -> None:
-        """See `user_turns.Listener`."""
-        settings = self._config.turn_detection
-        if settings is None or not settings.create_response:
-            self._manual_turn = turn_end
-        elif self._replies.active is not None:
-            self._waiting_turn = turn_end
-        else:
-            self._start_reply(None, turn_end)
 
     # ------------------------------------------------------------------ tasks
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
@@ -386,7 +374,7 @@ class Conversation:
     # ------------------------------------------------------------------ state
     def _note_state(self) -> None:
         """Tell what the session does now, where that has changed."""
-        self._sender.note_hearing(self._turns.is_hearing)
+        self._sender.note_hearing(self._turns.is_hearing or self._turns.is_doubting)
         state = self._present_state()
         if state != self._state and not self._closing.is_set():
             is_user_next = state == "listening" and self._state != "hearing"

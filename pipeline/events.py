@@ -227,6 +227,17 @@ class TurnMetrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Speculated:
+    """What became of a reply that was begun before the turn was surely over; where it was in vain,
+    how many tokens it had made.
+    """
+
+    is_kept: bool
+    text_tokens: int
+    audio_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged:
     """What the session does now, for people to see."""
 
@@ -265,6 +276,7 @@ SessionEvent = (
     | OutputStopped
     | OutputCleared
     | TurnMetrics
+    | Speculated
     | StateChanged
     | Failed
 )

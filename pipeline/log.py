@@ -19,6 +19,7 @@ from pipeline.history import History, to_message
 from pipeline.items import Item
 from pipeline.messages import Message, Pcm, ResponseOptions, Rgb
 from pipeline.session_config import SessionConfig
+from pipeline.speculation import OnRetracted, Speculation
 from pipeline.speech import OpenSpeech
 
 
@@ -27,10 +28,18 @@ class ConversationLog:
 
     Args:
         on_lost: called when a context turns out to be dead; shall lead to a call of `open`.
+        on_retracted: is given each speculative reply that was taken back.
+        on_kept: called when one became a reply.
     """
 
     def __init__(
-        self, engine: Engine, *, config: SessionConfig, on_lost: Callable[[], None]
+        self,
+        engine: Engine,
+        *,
+        config: SessionConfig,
+        on_lost: Callable[[], None],
+        on_retracted: OnRetracted = lambda _: None,
+        on_kept: Callable[[], None] = lambda: None,
     ) -> None:
         self.history = History()
         self.speech: OpenSpeech | None = None
@@ -41,6 +50,9 @@ class ConversationLog:
         self._config = config
         self._prepared = config  # what the engine was told last
         self._on_lost = on_lost
+        self._on_retracted = on_retracted
+        self._on_kept = on_kept
+        self._speculation: Speculation | None = None
         self._context: Context | None = None
         self._is_replying = False
         self._needs_rebuild = False
@@ -70,6 +82,7 @@ class ConversationLog:
 
     def close(self) -> None:
         """Free the context; the log takes no more."""
+        self.retract()
         context, self._context = self._context, None
         if self.speech is not None:
             self.speech.detach()
@@ -78,6 +91,7 @@ class ConversationLog:
 
     def configure(self, config: SessionConfig) -> None:
         """Take other instructions, another voice, other tools."""
+        self.retract()
         is_borrowed, self._config = self._prepared is not self._config, config
         if not (is_borrowed and self._is_replying) and (context := self._living()) is not None:
             self._prepare(context, config)
@@ -103,6 +117,7 @@ class ConversationLog:
         context = self._context
         if context is not None and not context.is_alive:
             self._context = None
+            self._speculation = None
             self._is_replying = False
             if self.speech is not None:
                 self.speech.detach()
@@ -153,6 +168,7 @@ class ConversationLog:
         self._needs_rebuild = False
         if (context := self._living()) is None:
             return
+        self.retract()
         self.generation += 1
         if self.speech is not None:
             self.speech.detach()
@@ -203,11 +219,15 @@ class ConversationLog:
         assert speech is not None
         self._living()
         item = Item(id=speech.item_id, role="user", content=[speech.content()])
+        if self._speculation is not None:
+            self._speculation.is_turn_over = True
+            return item, self.history.append(item)
         if speech.end():
             return item, self.history.append(item)
         return item, self.insert(item)
 
     def _suspend_speech(self) -> None:
+        self.retract()
         if self.speech is not None:
             self.speech.withdraw()
 
@@ -224,6 +244,35 @@ class ConversationLog:
             self.speech.keep_newest(max_samples)
 
     # ------------------------------------------------------------------ replies
+    def speculate(self, options: ResponseOptions) -> None:
+        """Begin a reply that nobody hears, as if the open speech were over.
+
+        Where that can not be done without waiting nothing happens.
+        """
+        context, speech = self._living(), self.speech
+        if context is None or speech is None or not speech.is_streaming:
+            return
+        if not self._is_replying and self._speculation is None:
+            self._speculation = Speculation(context, speech, options)
+
+    def retract(self) -> None:
+        """Take a speculative reply back, if there is one: the speech is open again."""
+        speculation, self._speculation = self._speculation, None
+        if speculation is not None:
+            speculation.take_back()
+            self._on_retracted(speculation.response)
+
+    def _confirmed(self, options: ResponseOptions, config: SessionConfig | None) -> Response | None:
+        """The reply that was begun already, where it is the one that is wanted."""
+        speculation = self._speculation
+        if speculation is None or not speculation.is_turn_over:
+            return None
+        if config is not None or speculation.options != options:
+            return None
+        self._speculation = None
+        self._on_kept()
+        return speculation.confirm()
+
     def respond(
         self, options: ResponseOptions, config: SessionConfig | None = None
     ) -> Response | None:
@@ -234,6 +283,9 @@ class ConversationLog:
         """
         if (context := self._living()) is None:
             return None
+        if (begun := self._confirmed(options, config)) is not None:
+            self._is_replying = True
+            return begun
         self._suspend_speech()
         self._prepare(context, config or self._config)
         response = context.respond(options)

@@ -21,6 +21,8 @@ from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16
 
 MAX_QUEUED_SAMPLES = 120 * ENGINE_OUTPUT_HZ
 FADE_SAMPLES = ENGINE_OUTPUT_HZ * 4 // 1000
+RAMP_SAMPLES = ENGINE_OUTPUT_HZ * 10 // 1000  # of a change of loudness
+DUCKED = 0.25  # -12 dB
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class Playout:
         self._played: dict[str, int] = {}
         self._cleared_id: str | None = None
         self._fade = np.zeros(0, np.int16)
+        self._gain = self._wanted_gain = 1.0
         self._num_queued = 0
         self._num_underruns = 0
         self._has_room = asyncio.Event()
@@ -88,8 +91,9 @@ class Playout:
         first = self._replies[0]
         self._cleared_id = self._replies[-1].response_id
         started = (first.response_id, first.num_played) if first.num_played else None
-        self._fade = _fade_out(first) if started else self._fade
+        self._fade = _fade_out(first, self._gain) if started else self._fade
         self._replies.clear()
+        self._gain = self._wanted_gain = 1.0
         self._num_queued = 0
         self._note_room()
         return started
@@ -97,6 +101,19 @@ class Playout:
     async def wait_for_room(self) -> None:
         """Wait while more than the bound is queued. Safe to cancel; `clear` ends the wait."""
         await self._has_room.wait()
+
+    # ------------------------------------------------------------------ loudness
+    def duck(self) -> None:
+        """Play on, softer."""
+        self._wanted_gain = DUCKED
+
+    def hold(self) -> None:
+        """Fall silent within a few milliseconds and stay where it is."""
+        self._wanted_gain = 0.0
+
+    def resume(self) -> None:
+        """Go on where it stopped, as loud as it was."""
+        self._wanted_gain = 1.0
 
     # ------------------------------------------------------------------ reading
     def read(self, num_samples: int) -> Pcm16:
@@ -106,6 +123,8 @@ class Playout:
         """
         out = np.zeros(num_samples, np.int16)
         filled = self._read_fade(out)
+        num_samples = min(num_samples, filled + self._num_until_held())
+        first_speech = filled
         while filled < num_samples and self._replies:
             first = self._replies[0]
             if not first.chunks:
@@ -114,6 +133,7 @@ class Playout:
                 break
             filled += self._read_chunk(first, out[filled:])
             self._retire()
+        self._apply_gain(out[first_speech:filled])
         self._note_room()
         return out
 
@@ -139,6 +159,21 @@ class Playout:
         queued = _Queued(response_id)
         self._replies.append(queued)
         return queued
+
+    def _num_until_held(self) -> int:
+        """How many samples are still to be read: none but the ramp of what is held."""
+        return MAX_QUEUED_SAMPLES if self._wanted_gain else round(self._gain * RAMP_SAMPLES)
+
+    def _apply_gain(self, speech: Pcm16) -> None:
+        """Scale in place; the gain moves by full scale in `RAMP_SAMPLES`."""
+        if self._gain == self._wanted_gain == 1.0:
+            return
+        way = self._wanted_gain - self._gain
+        steps = np.arange(1, len(speech) + 1) / RAMP_SAMPLES
+        gains = self._gain + np.sign(way) * np.minimum(steps, abs(way))
+        speech[:] = np.asarray(speech * gains, np.int16)
+        if len(speech):
+            self._gain = self._wanted_gain if steps[-1] >= abs(way) else float(gains[-1])
 
     def _read_fade(self, out: Pcm16) -> int:
         count = min(len(out), len(self._fade))
@@ -180,9 +215,9 @@ class Playout:
             self._has_room.set()
 
 
-def _fade_out(queued: _Queued) -> Pcm16:
+def _fade_out(queued: _Queued, gain: float) -> Pcm16:
     """What would have been played next, falling to silence; not counted as heard."""
     if not queued.chunks:
         return np.zeros(0, np.int16)
     head = queued.chunks[0][:FADE_SAMPLES].astype(np.float32)
-    return np.asarray(head * np.linspace(1, 0, len(head), endpoint=False), np.int16)
+    return np.asarray(head * np.linspace(gain, 0, len(head), endpoint=False), np.int16)

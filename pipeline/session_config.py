@@ -7,10 +7,19 @@ from typing import Literal
 
 from pipeline.messages import ResponseOptions, ToolChoice
 
+Eagerness = Literal["low", "medium", "high", "auto"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnDetection:
-    """Server-side turn detection by voice activity."""
+    """Server-side turn detection by voice activity.
+
+    `eagerness`: a judge decides how long silence must last (None: always `silence_duration_ms`).
+    `tentative_ms`: from so much silence on a turn may be over: nothing behind it is handed to the
+    model unless speech goes on (None: all of the silence is). `speculates`: a reply is begun then,
+    unheard. `judges_interruptions`: speech over a reply first ducks it, and stops it only if it is
+    an interruption.
+    """
 
     threshold: float = 0.5
     prefix_padding_ms: int = 300
@@ -18,6 +27,10 @@ class TurnDetection:
     idle_timeout_ms: int | None = None
     create_response: bool = True
     interrupt_response: bool = True
+    eagerness: Eagerness | None = None
+    tentative_ms: int | None = None
+    speculates: bool = False
+    judges_interruptions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

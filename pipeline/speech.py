@@ -80,6 +80,14 @@ class OpenSpeech:
         """What it is as a finished message."""
         return SpeechContent(pcm=_join(self._chunks), frames=tuple(self._frames))
 
+    def newest(self, max_samples: int) -> Pcm:
+        """The last samples of it."""
+        count, kept = 0, 0
+        while count < max_samples and kept < len(self._chunks):
+            kept += 1
+            count += len(self._chunks[-kept])
+        return _join(self._chunks[len(self._chunks) - kept :])[-max_samples:]
+
     # ------------------------------------------------------------------ the engine's side
     def stream(self, context: Context) -> None:
         """Say all of it to an engine (again), and go on with what is appended from now on."""

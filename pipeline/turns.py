@@ -7,6 +7,10 @@ than real time is cut into the same turns. Speech starts when the probability ha
 `min_speech_ms` and is back-dated to its first window less the prefix padding; it stops after
 `silence_duration_ms` below the lower threshold.
 
+With `tentative_ms` there is a step between: after so much silence the turn is tentatively over, and
+whoever judges that may say how long to wait (`expect`). Speech above the upper threshold takes it
+back, else the turn ends, back-dated to the tentative end.
+
 Echo guard: while the session's own voice comes out of a loudspeaker (`is_guarded`), what returns
 through the microphone must not count as the user. Browsers cancel most of it; what is left is weak
 and choppy. So the threshold is raised and speech must last longer before it starts a turn. It
@@ -44,7 +48,20 @@ class SpeechStop:
     speech_end_sample: int
 
 
-Edge = SpeechStart | SpeechStop
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TentativeStop:
+    """The turn may be over. Positions as of `SpeechStop`."""
+
+    at_sample: int
+    speech_end_sample: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechResume:
+    """It was not: the user goes on."""
+
+
+Edge = SpeechStart | TentativeStop | SpeechResume | SpeechStop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +91,12 @@ class TurnMachine:
         self._min_speech_ms = min_speech_ms
         self._echo_guard = echo_guard or EchoGuard()
         self._floor_sample = 0
+        self._opened_sample = 0
         self._onset_sample: int | None = None
         self._speech_end_sample = 0
         self._is_speaking = False
+        self._tentative_sample: int | None = None
+        self._wait_ms: int | None = None
 
     @property
     def is_speaking(self) -> bool:
@@ -88,6 +108,16 @@ class TurnMachine:
         """The end of the last window of speech of the open turn."""
         return self._speech_end_sample
 
+    @property
+    def onset_sample(self) -> int:
+        """Where the first window of speech of the turn that opened last began."""
+        return self._opened_sample
+
+    def expect(self, wait_ms: int) -> None:
+        """How much silence ends the turn that is tentatively over."""
+        assert self._tentative_sample is not None
+        self._wait_ms = wait_ms
+
     def configure(self, settings: TurnDetection) -> None:
         """Take other settings, at any time; an open turn stays open and ends by the new ones."""
         self.settings = settings
@@ -97,6 +127,7 @@ class TurnMachine:
         self._is_speaking = False
         self._onset_sample = None
         self._floor_sample = at_sample
+        self._take_back()
 
     def feed(
         self,
@@ -134,21 +165,37 @@ class TurnMachine:
 
     def _start(self, onset_sample: int, end_sample: int) -> SpeechStart:
         padded = onset_sample - self.settings.prefix_padding_ms * SAMPLES_PER_MS
+        self._opened_sample = onset_sample
         self._onset_sample = None
         self._is_speaking = True
         self._speech_end_sample = end_sample
         return SpeechStart(at_sample=max(padded, self._floor_sample))
 
-    def _continue(self, probability: float, end_sample: int) -> SpeechStop | None:
-        if probability >= _lower(self.settings.threshold):
+    def _continue(
+        self, probability: float, end_sample: int
+    ) -> TentativeStop | SpeechResume | SpeechStop | None:
+        is_tentative = self._tentative_sample is not None
+        threshold = self.settings.threshold
+        if probability >= (threshold if is_tentative else _lower(threshold)):
             self._speech_end_sample = end_sample
+            self._take_back()
+            return SpeechResume() if is_tentative else None
+        silence_ms = (end_sample - self._speech_end_sample) // SAMPLES_PER_MS
+        first_ms = self.settings.tentative_ms
+        if first_ms is not None and not is_tentative and silence_ms >= first_ms:
+            self._tentative_sample = end_sample
+            return TentativeStop(at_sample=end_sample, speech_end_sample=self._speech_end_sample)
+        wait_ms = self.settings.silence_duration_ms if self._wait_ms is None else self._wait_ms
+        if silence_ms < wait_ms:
             return None
-        silence = end_sample - self._speech_end_sample
-        if silence < self.settings.silence_duration_ms * SAMPLES_PER_MS:
-            return None
-        stop = SpeechStop(at_sample=end_sample, speech_end_sample=self._speech_end_sample)
+        at_sample = end_sample if self._tentative_sample is None else self._tentative_sample
+        stop = SpeechStop(at_sample=at_sample, speech_end_sample=self._speech_end_sample)
         self.reset(end_sample)
         return stop
+
+    def _take_back(self) -> None:
+        self._tentative_sample = None
+        self._wait_ms = None
 
 
 def _lower(threshold: float) -> float:

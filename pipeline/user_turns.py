@@ -9,40 +9,39 @@ with an error, a plain buffer keeps the newest.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from pipeline import events
+from pipeline.barge_in import BargeIn
 from pipeline.camera import CameraSlot
 from pipeline.clock import Clock
+from pipeline.endpointing import wait_ms
 from pipeline.errors import BadInputError
 from pipeline.history import new_id
 from pipeline.input_buffer import InputBuffer, Window
+from pipeline.listener import Listener
+from pipeline.listening.interruption import VoiceLevel
+from pipeline.listening.judges import Judges, our_judges
 from pipeline.log import ConversationLog
-from pipeline.messages import Pcm
+from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 from pipeline.reply import TurnEnd
 from pipeline.session_config import TurnDetection
 from pipeline.speech import MAX_SPEECH_SAMPLES, OpenSpeech
-from pipeline.turns import SAMPLES_PER_MS, EchoGuard, SpeechStart, SpeechStop, TurnMachine
+from pipeline.turns import (
+    SAMPLES_PER_MS,
+    EchoGuard,
+    SpeechResume,
+    SpeechStart,
+    SpeechStop,
+    TentativeStop,
+    TurnMachine,
+)
 from pipeline.vad import Vad
 
 MIN_COMMIT_MS = 100
 CONFIRM_MS = 300  # more than the turn machine ever takes to be sure of a beginning
-
-
-class Listener(Protocol):
-    """Who is told of the turns."""
-
-    @property
-    def is_echoing(self) -> bool:
-        """Whether the session's own voice may be in the microphone now."""
-
-    def speech_started(self) -> bool:
-        """A turn began (its event is out). Returns whether that interrupted a reply."""
-
-    def turn_ended(self, turn_end: TurnEnd) -> None:
-        """A detected turn became an item (its events are out)."""
+JUDGED_SAMPLES = 8 * ENGINE_INPUT_HZ  # as much of a turn as any judge listens to
+BEFORE_ONSET_SAMPLES = 150 * SAMPLES_PER_MS
 
 
 class UserTurns:
@@ -59,6 +58,7 @@ class UserTurns:
         emit: events.Emit,
         listener: Listener,
         echo_guard: EchoGuard | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self._log = log
         self._settings = settings
@@ -73,6 +73,10 @@ class UserTurns:
         )
         self._floor_sample = 0
         self._floor_ms = 0.0
+        self._judges = judges or our_judges()
+        self._level = VoiceLevel()
+        self._barge_in: BargeIn | None = None
+        self._withheld: list[Pcm] | None = None  # sound behind a tentative end
 
     # ------------------------------------------------------------------ state
     @property
@@ -83,13 +87,20 @@ class UserTurns:
     @property
     def is_hearing(self) -> bool:
         """Whether a detected turn is open."""
-        return self._settings is not None and self._log.speech is not None
+        is_open = self._settings is not None and self._log.speech is not None
+        return is_open and not self.is_doubting
+
+    @property
+    def is_doubting(self) -> bool:
+        """Whether there is speech over a reply that may be no turn."""
+        return self._barge_in is not None
 
     def configure(self, settings: TurnDetection | None) -> None:
         """Take other settings, at any time.
 
         A turn that is open when detection is switched off stays as a buffer.
         """
+        self._be_sure()
         before, self._settings = self._settings, settings
         self._buffer.max_kept_samples = _num_kept(settings)
         if settings is not None:
@@ -131,7 +142,9 @@ class UserTurns:
         self._log.roll_speech(MAX_SPEECH_SAMPLES)
 
     def _detect(self, window: Window) -> None:
-        if self._log.speech is not None:
+        if self._withheld is not None:
+            self._withheld.append(window.pcm)
+        elif self._log.speech is not None:
             self._log.append_speech(window.pcm)
         edge = self._machine.feed(
             self._vad.probability(window.pcm),
@@ -139,8 +152,14 @@ class UserTurns:
             end_sample=window.end_sample,
             is_guarded=self._listener.is_echoing,
         )
-        if isinstance(edge, SpeechStart):
+        if self._barge_in is not None:
+            self._weigh(self._barge_in, has_stopped=isinstance(edge, SpeechStop))
+        elif isinstance(edge, SpeechStart):
             self._start(edge)
+        elif isinstance(edge, TentativeStop):
+            self._pause()
+        elif isinstance(edge, SpeechResume):
+            self._go_on()
         elif isinstance(edge, SpeechStop):
             self._stop(edge)
         elif self._log.speech is not None and self._log.speech.num_samples >= MAX_SPEECH_SAMPLES:
@@ -159,11 +178,82 @@ class UserTurns:
         pre_roll = self._buffer.since(edge.at_sample)
         speech = self._open(self._buffer.end_sample - len(pre_roll))
         self._log.begin_speech(speech)
+        settings = self._settings
+        is_judged = settings and settings.judges_interruptions and settings.interrupt_response
+        if is_judged and self._listener.is_echoing:
+            speech.is_held = True
+            self._barge_in = BargeIn(
+                self._judges.interruption, onset_sample=self._machine.onset_sample
+            )
+            self._listener.output_doubted("duck")
+        else:
+            self._announce(speech)
+        self._log.append_speech(pre_roll)
+
+    def _announce(self, speech: OpenSpeech) -> None:
+        """This is a turn."""
+        self._barge_in = None
         start_ms = speech.start_sample // SAMPLES_PER_MS
         self._emit(events.SpeechStarted(item_id=speech.item_id, audio_start_ms=start_ms))
         # the engine must be told first where the reply was cut, or it has to place the speech twice
         speech.is_held = self._listener.speech_started()
-        self._log.append_speech(pre_roll)
+
+    def _weigh(self, barge_in: BargeIn, *, has_stopped: bool) -> None:
+        """Is it an interruption?"""
+        speech = self._log.speech
+        assert speech is not None
+        end_sample = self._buffer.end_sample
+        verdict = barge_in.look(
+            speech.newest(end_sample - self._machine.onset_sample + BEFORE_ONSET_SAMPLES),
+            end_sample=end_sample,
+            speech_end_sample=self._machine.speech_end_sample,
+            usual_db=self._level.usual_db,
+        )
+        is_silent = not self._listener.is_echoing and not barge_in.is_dismissed
+        if verdict == "interruption" or (is_silent and not has_stopped):
+            self._be_sure()
+        elif verdict == "over" or has_stopped or speech.num_samples >= MAX_SPEECH_SAMPLES:
+            self._dismiss()
+        elif verdict == "hold":
+            self._listener.output_doubted("hold")
+        elif verdict == "dismiss":
+            self._listener.output_doubted("resume")
+
+    def _be_sure(self) -> None:
+        """Whatever is in doubt counts as a turn that goes on."""
+        if self._barge_in is not None and self._log.speech is not None:
+            self._announce(self._log.speech)
+            self._listener.output_doubted("resume")
+        self._go_on()
+
+    def _dismiss(self) -> None:
+        """The sound over the reply was no turn."""
+        self._barge_in = None
+        self._log.drop_speech()
+        self._set_floor()
+        self._listener.output_doubted("resume")
+
+    def _pause(self) -> None:
+        """The turn is tentatively over."""
+        speech, settings = self._log.speech, self._settings
+        assert speech is not None
+        assert settings is not None
+        self._withheld = []
+        if settings.eagerness is not None:
+            heard = speech.newest(JUDGED_SAMPLES)
+            probability = self._judges.end_of_turn.probability(heard)
+            self._machine.expect(wait_ms(probability, settings.eagerness))
+        if settings.speculates:
+            self._listener.turn_may_end()
+
+    def _go_on(self) -> None:
+        """The turn is not over."""
+        withheld, self._withheld = self._withheld, None
+        if withheld is None:
+            return
+        self._log.retract()
+        for pcm in withheld:
+            self._log.append_speech(pcm)
 
     def _stop(self, edge: SpeechStop) -> None:
         speech = self._log.speech
@@ -180,8 +270,11 @@ class UserTurns:
 
     def end_turn(self) -> None:
         """End an open detected turn now, as if silence had lasted long enough."""
+        if self._barge_in is not None:
+            self._dismiss()
         if not self.is_hearing:
             return
+        self._go_on()
         self._take_rest()
         speech_end_sample = self._machine.speech_end_sample
         at_sample = self._buffer.end_sample
@@ -215,6 +308,7 @@ class UserTurns:
         Raises:
             BadInputError: that is less than 100 ms.
         """
+        self._be_sure()
         buffered_ms = self._buffered_ms()
         if buffered_ms < MIN_COMMIT_MS:
             raise BadInputError(
@@ -233,6 +327,9 @@ class UserTurns:
 
     def clear(self) -> None:
         """Drop the buffer, or the turn that is open."""
+        self._withheld = None
+        if self._barge_in is not None:
+            self._dismiss()
         self._log.drop_speech()
         self._buffer.take_rest()
         self._set_floor()
@@ -242,7 +339,10 @@ class UserTurns:
     def _commit(self) -> None:
         speech = self._log.speech
         assert speech is not None
+        self._withheld = None
         forgotten_s = speech.num_forgotten / SAMPLES_PER_MS / 1000
+        if self._settings is not None and self._settings.judges_interruptions:
+            self._level.learn(speech.newest(JUDGED_SAMPLES))
         item, previous_id = self._log.commit_speech()
         self._set_floor()
         self._emit(events.Committed(item_id=item.id, previous_item_id=previous_id))

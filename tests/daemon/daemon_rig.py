@@ -124,7 +124,11 @@ def _fetch(port: int, method: str, path: str, body: str | bytes, headers: dict[s
 async def serving(
     script: Script | None = None, *, state: str = "ready", **overrides: Any
 ) -> AsyncIterator[Rig]:
-    """Serve until the block ends. overrides: settings by `table__name`."""
+    """Serve until the block ends. overrides: settings by `table__name`.
+
+    The tones that are spoken here are no voice to a judge of interruptions.
+    """
+    overrides = {"turn_detection__judge_interruptions": False, **overrides}
     settings = load(None, {key.replace("__", "."): value for key, value in overrides.items()})
     engine = FakeEngine(script)
     supervisor = FakeSupervisor(engine, state)

@@ -16,6 +16,7 @@ from models.content import Audio, Message, ReplyOptions, Text
 from models.encoding import WindowPolicy
 from models.errors import RequestError
 from models.qwen3_omni.model import Qwen3Omni
+from models.scheduler import MAX_HELD_FRAMES
 
 INSTRUCTIONS = "2610 525 264"
 QUESTION = Message(role="user", parts=(Text(text="1000 1001 1002 1003"),))
@@ -223,3 +224,15 @@ def test_an_ended_reply_keeps_no_voice(rig: Rig) -> None:
     rig.engine.append_message(1, QUESTION)
     rig.ask(1, 1)
     assert rig.engine._replies[1].voice is None
+
+
+def test_an_unconfirmed_reply_makes_a_few_frames_only(rig: Rig) -> None:
+    rig.engine.append_message(1, QUESTION)
+    rig.engine.respond(1, 1, GREEDY, speculative=True)
+    rig.drain()
+    assert rig.replies == {}
+    assert len(rig.engine._replies[1].frame_ends) == MAX_HELD_FRAMES
+    rig.engine.confirm(1)
+    rig.drain()
+    assert len(rig.replies[1].codes) > MAX_HELD_FRAMES
+    assert rig.replies[1].end is not None

@@ -168,6 +168,7 @@ class Walk:
     def check(self, fresh: Rig) -> None:
         if self.open_speech is not None:
             self.end()
+        self.confirm()  # an unconfirmed reply would never end
         self.rig.drain()
         fresh.engine.open(1, instructions=self.instructions, voice=None)
         for entry in self.entries:

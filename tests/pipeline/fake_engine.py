@@ -75,7 +75,15 @@ class Speech:
 
 
 class FakeResponse:
-    def __init__(self, context: FakeContext, number: int, options: ResponseOptions, script: Script):
+    def __init__(
+        self,
+        context: FakeContext,
+        number: int,
+        options: ResponseOptions,
+        script: Script,
+        *,
+        speculative: bool = False,
+    ):
         self.context = context
         self.number = number
         self.options = options
@@ -88,12 +96,17 @@ class FakeResponse:
         self.heard_calls: list[int] = []
         self._go = asyncio.Event()
         self._stop = asyncio.Event()
+        self.is_speculative = speculative
+        self._sure = asyncio.Event()
+        if not speculative:
+            self._sure.set()
 
     def go_on(self) -> None:
         self._go.set()
 
     def confirm(self) -> None:
-        pass
+        self.context.calls.append("confirm")
+        self._sure.set()
 
     def cancel(self) -> None:
         self.context.calls.append("cancel")
@@ -128,6 +141,8 @@ class FakeResponse:
     async def __aiter__(self) -> AsyncIterator[ResponseEvent]:
         script = self.script
         steps = max(len(script.words), script.num_frames)
+        if not self._sure.is_set():
+            await self._wait(self._sure)
         for step in range(steps):
             if step == script.holds_at:
                 await self._wait(self._go)
@@ -180,7 +195,11 @@ class FakeResponse:
         return ResponseEnded(
             response=self.number,
             status=status,
-            usage=Usage(input_text_tokens=7, output_text_tokens=len(self.script.words)),
+            usage=Usage(
+                input_text_tokens=7,
+                output_text_tokens=len(self.script.words),
+                output_audio_tokens=4 if self.is_speculative else 0,
+            ),
             stages=Stages(first_pcm=12.0, tokens_left=3),
             error=error,
         )
@@ -251,16 +270,23 @@ class FakeContext:
             assert self.open_speech is not None
             self.open_speech.is_closed = True
 
-    def mark(self) -> int:
+    def mark(self) -> tuple[int, int, int]:
         self._note("mark")
-        assert self.open_speech is None, "this fake marks between messages only"
-        return len(self.entries)
+        speech = self.open_speech
+        inside = (len(speech.chunks), len(speech.frames)) if speech is not None else (-1, -1)
+        return (len(self.entries), *inside)
 
-    def rollback(self, mark: int) -> None:
+    def rollback(self, mark: tuple[int, int, int]) -> None:
         if self._note("rollback"):
-            assert mark <= len(self.entries)
-            assert self.active not in self.entries[mark:], "a reply behind the mark is active"
-            del self.entries[mark:]
+            num_entries, num_chunks, num_frames = mark
+            assert num_entries <= len(self.entries)
+            assert self.active not in self.entries[num_entries:], "a reply there is active"
+            del self.entries[num_entries:]
+            if num_chunks >= 0:
+                speech = self.entries[-1]
+                assert isinstance(speech, Speech)
+                del speech.chunks[num_chunks:], speech.frames[num_frames:]
+                speech.is_closed = False
 
     def rebuild(self, messages: tuple[Message, ...]) -> None:
         if self._note("rebuild"):
@@ -271,7 +297,13 @@ class FakeContext:
         self._note("respond")
         assert self.active is None, "a reply is active"
         assert self.open_speech is None, "speech is still open"
-        self.active = FakeResponse(self, self.engine.next_number(), options, self.engine.script)
+        self.active = FakeResponse(
+            self,
+            self.engine.next_number(),
+            options,
+            self.engine.script,
+            speculative=speculative,
+        )
         self.entries.append(self.active)
         self.engine.responses.append(self.active)
         return self.active

@@ -18,6 +18,7 @@ from fake_engine import FakeEngine
 
 from pipeline import events
 from pipeline.conversation import Conversation
+from pipeline.listening.judges import Judges
 from pipeline.messages import Pcm
 from pipeline.playout import Playout
 from pipeline.session_config import SessionConfig, TurnDetection
@@ -137,6 +138,7 @@ async def session(
     engine: FakeEngine | None = None,
     settings: SessionConfig | None = None,
     has_playout: bool = False,
+    judges: Judges | None = None,
 ) -> AsyncIterator[Session]:
     """A running conversation that must end without a task, a reply or a context left behind."""
     engine = engine or FakeEngine()
@@ -150,6 +152,7 @@ async def session(
         vad=LoudnessVad(),
         clock=clock,
         playout=playout,
+        judges=judges,
     )
     before = asyncio.all_tasks()
     running = asyncio.create_task(conversation.run())

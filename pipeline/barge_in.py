@@ -1,0 +1,81 @@
+"""Speech over a reply, in two steps: duck it at once, then decide whether it is an interruption.
+
+Sans-I/O, on the media clock: `look` is asked once for each window of sound since the onset. The
+reply is ducked from the onset on, held (silent, its place kept) from `HOLD_MS` on, and at the
+latest after `DECIDE_MS` it is either stopped for good or goes on where it was. Sound that was
+dismissed but does not end is looked at again now and then: who really wants the floor goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipeline.listening.interruption import InterruptionJudge
+from pipeline.messages import Pcm
+from pipeline.turns import SAMPLES_PER_MS
+
+FIRST_LOOK_MS = 128
+HOLD_MS = 128
+DECIDE_MS = 480
+ENDED_MS = 64  # silence after which a short sound is judged as a whole
+FORGET_MS = 256  # silence after which a dismissed sound is over
+AGAIN_MS = 480  # between two looks at a sound that was dismissed and goes on
+CERTAIN = 0.9
+LIKELY = 0.5
+UNLIKELY = 0.06
+
+Verdict = Literal["open", "hold", "interruption", "dismiss", "over"]
+
+
+class BargeIn:
+    """One sound over a reply. `onset_sample`: where its first window of speech began."""
+
+    def __init__(self, judge: InterruptionJudge, *, onset_sample: int) -> None:
+        self._judge = judge
+        self._onset_sample = onset_sample
+        self._is_held = False
+        self._next_look_ms: int | None = None  # after it was dismissed
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether it counts as nothing to stop for, so far."""
+        return self._next_look_ms is not None
+
+    def look(
+        self, pcm: Pcm, *, end_sample: int, speech_end_sample: int, usual_db: float
+    ) -> Verdict:
+        """What to do now. pcm: the sound from a little before its onset; `usual_db`: see
+        `pipeline.listening.interruption`.
+        """
+        age_ms = (end_sample - self._onset_sample) // SAMPLES_PER_MS
+        silence_ms = (end_sample - speech_end_sample) // SAMPLES_PER_MS
+        if self._next_look_ms is not None:
+            return self._look_again(pcm, age_ms, silence_ms, usual_db)
+        if age_ms < FIRST_LOOK_MS:
+            return "open"
+        share = self._judge.kinds(pcm, usual_db=usual_db)["interruption"]
+        has_ended = silence_ms >= ENDED_MS
+        if has_ended or age_ms >= DECIDE_MS:
+            return "interruption" if share >= LIKELY else self._dismiss(age_ms)
+        if share >= CERTAIN:
+            return "interruption"
+        if share <= UNLIKELY:
+            return self._dismiss(age_ms)
+        if age_ms >= HOLD_MS and not self._is_held:
+            self._is_held = True
+            return "hold"
+        return "open"
+
+    def _dismiss(self, age_ms: int) -> Verdict:
+        self._next_look_ms = age_ms + AGAIN_MS
+        return "dismiss"
+
+    def _look_again(self, pcm: Pcm, age_ms: int, silence_ms: int, usual_db: float) -> Verdict:
+        assert self._next_look_ms is not None
+        if silence_ms >= FORGET_MS:
+            return "over"
+        if age_ms < self._next_look_ms or silence_ms >= ENDED_MS:
+            return "open"
+        self._next_look_ms = age_ms + AGAIN_MS
+        share = self._judge.kinds(pcm, usual_db=usual_db)["interruption"]
+        return "interruption" if share >= LIKELY else "open"

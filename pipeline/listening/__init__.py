@@ -1,0 +1,1 @@
+"""Judges of what is heard: whether a turn is complete, whether a sound over a reply interrupts."""

@@ -1,0 +1,1 @@
+"""Made users: sentences, voices, sounds with exact ground truth, for training and benches."""

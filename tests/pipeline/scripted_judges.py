@@ -1,0 +1,44 @@
+"""Judges that say what a test tells them to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.listening.interruption import KINDS, Kind
+from pipeline.listening.judges import Judges
+from pipeline.messages import Pcm
+
+
+@dataclass
+class ScriptedEnd:
+    """`complete`: what it thinks of each pause in turn, the last for ever."""
+
+    complete: list[float]
+    heard: list[int] = field(default_factory=list)
+
+    def probability(self, pcm: Pcm) -> float:
+        self.heard.append(len(pcm))
+        return self.complete.pop(0) if len(self.complete) > 1 else self.complete[0]
+
+
+@dataclass
+class ScriptedSound:
+    """`interruption`: what it thinks of each look in turn, the last for ever."""
+
+    interruption: list[float]
+    num_looks: int = 0
+
+    def kinds(self, pcm: Pcm, *, usual_db: float) -> Mapping[Kind, float]:
+        self.num_looks += 1
+        share = self.interruption.pop(0) if len(self.interruption) > 1 else self.interruption[0]
+        return dict.fromkeys(KINDS, (1 - share) / 3) | {"interruption": share}
+
+
+def judges(
+    *, complete: list[float] | None = None, interruption: list[float] | None = None
+) -> Judges:
+    return Judges(
+        end_of_turn=ScriptedEnd(complete or [1.0]),
+        interruption=ScriptedSound(interruption or [1.0]),
+    )

@@ -1,0 +1,167 @@
+"""Speech over a reply in two steps: ducked at once, then stopped for good or resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine, Script
+from fake_session import TURNS, Session, config, loud, quiet, session, settle
+from scripted_judges import judges
+
+from pipeline import events
+from pipeline.listening.judges import Judges
+from pipeline.playout import DUCKED
+
+JUDGED = dataclasses.replace(
+    TURNS, eagerness="auto", tentative_ms=128, speculates=True, judges_interruptions=True
+)
+LOUD = 1000
+
+
+async def talking(s: Session) -> None:
+    """Ask for a reply of two seconds and hear its beginning."""
+    s.conversation.respond()
+    await settle()
+    s.playout.read(480)
+    s.forget()
+
+
+def script() -> FakeEngine:
+    return FakeEngine(Script(num_frames=25, words=tuple(f" w{i}" for i in range(25))))
+
+
+def level(s: Session) -> float:
+    """Loudness of the next 40 ms beside what was written (the number of its frame)."""
+    before = s.playout.played_samples(next(iter(s.playout._played)))
+    frame = before // 1920 + 1
+    return float(np.abs(s.playout.read(960).astype(float)[480:]).mean()) / frame
+
+
+@pytest.fixture
+def big_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames loud enough that a quarter of them is no zero."""
+    original = np.full
+
+    def full(shape: int, value: float, dtype: object) -> np.ndarray:
+        return original(shape, value * LOUD if dtype is np.int16 else value, dtype)
+
+    monkeypatch.setattr("fake_engine.np.full", full)
+
+
+async def run(s: Session, said: list[tuple[np.ndarray, str]]) -> None:
+    """Say each sound; behind it the output must be "full", "soft" or "silent"."""
+    for pcm, loudness in said:
+        await s.say(pcm)
+        found = level(s) / LOUD
+        wanted = {"full": 1.0, "soft": DUCKED, "silent": 0.0}[loudness]
+        assert found == pytest.approx(wanted, abs=0.15 if wanted else 0), (loudness, found)
+
+
+def guarded(interruption: list[float]) -> Judges:
+    return judges(interruption=interruption)
+
+
+async def test_what_is_no_interruption_lets_the_reply_go_on_where_it_stopped(
+    big_frames: None,
+) -> None:
+    async with session(
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3])
+    ) as s:
+        await talking(s)
+        # the echo guard asks for five windows; one more is one more look
+        await run(s, [(loud(5), "soft"), (loud(1), "silent")])
+        stopped_at = s.playout.played_samples(next(iter(s.playout._played)))
+        assert s.playout.num_underruns == 0
+        await run(s, [(quiet(2), "full")])
+        assert s.playout.played_samples(next(iter(s.playout._played))) == stopped_at + 960
+        await s.say(quiet(20))
+        assert s.names() == []
+        assert s.engine.context.story == [
+            "assistant:  w0" + "".join(f" w{i}" for i in range(1, 25))
+        ]
+        assert "begin_speech" not in s.engine.context.calls
+
+
+async def test_an_interruption_stops_it_and_is_a_turn_from_its_onset() -> None:
+    async with session(
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3, 0.95])
+    ) as s:
+        await talking(s)
+        await s.say(np.concatenate([quiet(5), loud(8)]))
+        assert s.names() == ["SpeechStarted", "OutputCleared", "ItemTruncated"]
+        assert s.one(events.SpeechStarted).audio_start_ms == 2 * 32  # 96 ms of padding
+        await s.say(np.concatenate([loud(4), quiet(8)]))
+        assert s.names()[-1] == "ResponseFinished"
+        assert [line.split(":")[0] for line in s.engine.context.story] == ["user", "assistant"]
+
+
+async def test_who_goes_on_is_believed_at_last() -> None:
+    said = guarded([0.0, 0.0, 0.9])
+    async with session(
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=said
+    ) as s:
+        await talking(s)
+        await s.say(loud(8))
+        assert s.names() == []
+        await s.say(loud(40))
+        assert s.names()[0] == "SpeechStarted"
+
+
+async def test_without_a_word_in_half_a_second_the_likelier_one_wins() -> None:
+    async with session(
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.6])
+    ) as s:
+        await talking(s)
+        await s.say(loud(14))
+        assert s.names() == []
+        await s.say(loud(2))
+        assert s.names()[0] == "SpeechStarted"
+
+
+async def test_a_sender_that_falls_silent_in_doubt_does_not_hold_the_reply() -> None:
+    async with session(
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3])
+    ) as s:
+        await talking(s)
+        await s.say(loud(7))
+        assert not s.playout.read(960)[480:].any()
+        await s.clock.advance(6)
+        assert s.playout.read(960)[480:].any()
+        assert s.names() == []
+
+
+async def test_the_reply_ends_in_doubt_and_the_speech_is_a_turn() -> None:
+    engine = FakeEngine(Script(num_frames=1))
+    async with session(engine=engine, settings=config(JUDGED), judges=guarded([0.3])) as s:
+        s.conversation.respond()
+        await settle()
+        s.forget()
+        await s.say(loud(5))
+        assert s.names() == []
+        await s.clock.advance(1)
+        await s.say(loud(1))
+        assert s.names()[0] == "SpeechStarted"
+
+
+async def test_without_interruption_nothing_is_judged() -> None:
+    said = guarded([0.3])
+    turns = dataclasses.replace(JUDGED, interrupt_response=False)
+    async with session(engine=script(), settings=config(turns), has_playout=True, judges=said) as s:
+        await talking(s)
+        await s.say(loud(8))
+        assert s.names() == ["SpeechStarted"]
+        assert said.interruption.num_looks == 0
+        assert s.playout.read(960)[480:].any()
+
+
+async def test_cleared_input_is_forgotten_and_the_reply_goes_on() -> None:
+    async with session(
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3])
+    ) as s:
+        await talking(s)
+        await s.say(loud(7))
+        s.conversation.clear_input()
+        assert s.names() == ["Cleared"]
+        assert s.playout.read(960)[480:].any()
