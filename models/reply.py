@@ -14,6 +14,7 @@ from models.content import EndStatus, EngineEvent, ReplyOptions, Stages, Usage
 from models.entries import ReplyEntry
 from models.sampling import Sampler
 from models.speaking import Voice
+from models.stops import StopSearch
 from models.tool_calls import CallSplitter
 
 FIRST_FRAME_GUARD = 75
@@ -42,8 +43,11 @@ class Reply:
 
     Attributes:
         tools: tells the tokens of tool calls from those that are shown and spoken.
+        stops: ends the text where the caller wants it to.
+        script_ids: tokens of a text that is given, not sampled; None: it is sampled.
         text_ids: sampled tokens without the end token. is_text_done: no more will come.
         char_ends: length of the visible text after each token.
+        num_clear_ids: tokens that surely belong to the text, whatever a stop may take away.
         voice: the talker's half; None for a text reply or before its first token is known.
         held: events kept back while the reply is unconfirmed; None once it is confirmed.
         frame_ends: samples at 24 kHz after each frame.
@@ -60,12 +64,15 @@ class Reply:
     wants_voice: bool
     started_s: float
     tools: CallSplitter
+    stops: StopSearch
+    script_ids: list[int] | None = None
     held: list[EngineEvent] | None = None
     stages: Stages = field(default_factory=Stages)
     usage: Usage = field(default_factory=Usage)
     text: str = ""
     text_ids: list[int] = field(default_factory=list)
     char_ends: list[int] = field(default_factory=list)
+    num_clear_ids: int = 0
     num_spoken_ids: int | None = None
     is_text_done: bool = False
     was_cut: bool = False
@@ -100,17 +107,28 @@ class Reply:
         if self.tools.takes(token):
             if self.num_spoken_ids is None:
                 self.num_spoken_ids = len(self.text_ids) - 1
-                delta = self.detokenizer.flush()
+                delta = self.stops.push(self.detokenizer.flush()) + self.stops.flush()
         else:
-            delta = self.detokenizer.push(token)
+            delta = self.stops.push(self.detokenizer.push(token))
         self.text += delta
         self.char_ends.append(len(self.text))
+        if self.stops.is_hit and self.num_spoken_ids is None:
+            self.num_spoken_ids = self._num_shown_ids()
+        if not self.stops.is_holding:
+            self.num_clear_ids = len(self.text_ids)
         return delta
+
+    def _num_shown_ids(self) -> int:
+        """Tokens of which at least a character is shown, and those before them."""
+        if not self.text:
+            return 0
+        return 1 + next(i for i, end in enumerate(self.char_ends) if end == len(self.text))
 
     def end_text(self, *, was_cut: bool) -> str:
         """No more tokens; returns text that had been waiting for the rest of a character."""
         self.is_text_done, self.was_cut = True, was_cut
-        delta = self.detokenizer.flush()
+        delta = self.stops.push(self.detokenizer.flush()) + self.stops.flush()
+        self.num_clear_ids = len(self.text_ids)
         self.text += delta
         if self.char_ends:
             self.char_ends[-1] = len(self.text)
@@ -118,12 +136,12 @@ class Reply:
 
     @property
     def spoken_ids(self) -> list[int]:
-        """The tokens that the voice reads: none of a tool call or behind it, and not the one at
-        which a reply was cut off.
+        """The tokens that the voice reads: none of a tool call or a stop or behind them, and not
+        the one at which a reply was cut off.
         """
         if self.num_spoken_ids is not None:
             return self.text_ids[: self.num_spoken_ids]
-        return self.text_ids[:-1] if self.was_cut else self.text_ids
+        return self.text_ids[:-1] if self.was_cut else self.text_ids[: self.num_clear_ids]
 
     @property
     def is_script_done(self) -> bool:

@@ -37,6 +37,7 @@ from models.reply import Pace, Reply
 from models.sampling import NEGATIVE_INFINITY, Sampler, SamplingSettings
 from models.screened_head import ScreenedHead
 from models.speaking import Voice
+from models.stops import StopSearch
 from models.tool_calls import CallSplitter
 
 NEAR_SILENCE = 1e-3
@@ -79,13 +80,13 @@ class ReplyMaker:
             pieces=[layout.text(self._chat.assistant_header_ids())],
             response=response,
         )
-        limit = self._generation.thinker.max_new_tokens
+        script_ids = None if options.script is None else self._chat.encode(options.script)
         reply = Reply(
             id=response,
             context=key,
             entry=entry,
             options=options,
-            max_tokens=limit if options.max_tokens is None else options.max_tokens,
+            max_tokens=self._most_tokens(options, script_ids),
             text_sampler=self._text_sampler(options),
             detokenizer=self._chat.detokenizer(),
             pace=self._pace,
@@ -95,6 +96,8 @@ class ReplyMaker:
                 close_id=self._chat.tool_call_end_id,
                 detokenizer=self._chat.detokenizer,
             ),
+            stops=StopSearch(options.stop),
+            script_ids=script_ids,
             started_s=self._clock(),
             held=[] if is_held else None,
         )
@@ -166,7 +169,10 @@ class ReplyMaker:
         )
 
     def make_token(self, context: Context, reply: Reply) -> None:
-        """Feed the last token, if any, and sample the next."""
+        """Feed the last token, if any, and sample the next; of a script, take the next."""
+        if reply.script_ids is not None:
+            self._take_scripted(context, reply, reply.script_ids)
+            return
         if context.num_to_prefill:
             prefill(self._model, context, max_tokens=context.num_to_prefill)
         if not reply.text_ids and reply.options.tool_choice == "required":
@@ -182,6 +188,16 @@ class ReplyMaker:
             self._call_events(reply)
         else:
             self._take_token(context, reply, token)
+        self._stamp(reply, "first_text")
+
+    def _take_scripted(self, context: Context, reply: Reply, script_ids: list[int]) -> None:
+        """The voice reads nothing but the tokens, so the thinker need not hear them now: it will
+        with whatever follows in the context.
+        """
+        if len(reply.text_ids) < len(script_ids):
+            self._take_token(context, reply, script_ids[len(reply.text_ids)])
+        else:
+            self._text_event(reply, reply.end_text(was_cut=False), ())
         self._stamp(reply, "first_text")
 
     def _logits(self, hidden: Tensor, reply: Reply) -> Tensor:
@@ -211,7 +227,9 @@ class ReplyMaker:
         delta = reply.add_token(token)
         if reply.num_spoken_ids == 0:
             reply.wants_voice = False
-        if len(reply.text_ids) >= reply.max_tokens:
+        if reply.stops.is_hit:
+            delta += reply.end_text(was_cut=False)
+        elif len(reply.text_ids) >= reply.max_tokens:
             delta += reply.end_text(was_cut=True)
         self._text_event(reply, delta, (token,))
         self._call_events(reply)
@@ -272,11 +290,20 @@ class ReplyMaker:
             )
         return self._special
 
+    def _most_tokens(self, options: ReplyOptions, script_ids: list[int] | None) -> int:
+        """How long a reply's text may become; a script is never cut."""
+        if script_ids is not None:
+            return len(script_ids) + 1
+        limit = self._generation.thinker.max_new_tokens
+        return limit if options.max_tokens is None else options.max_tokens
+
     def _text_sampler(self, options: ReplyOptions) -> Sampler:
         thinker = self._generation.thinker
         settings = thinker.sampling
         if options.temperature is not None:
             settings = replace(settings, do_sample=True, temperature=options.temperature)
+        if options.top_p is not None:
+            settings = replace(settings, do_sample=True, top_p=options.top_p)
         return self._sampler(settings, options, end_ids=tuple(thinker.eos_ids))
 
     def _sampler(

@@ -93,7 +93,8 @@ class ResponseOptions:
     """How one reply is made. None means: as the checkpoint's generation config says.
 
     `tool_choice`: whether the reply may, must not, or must call a tool; `forced_tool` is the one
-    that it must.
+    that it must. `stop`: texts before which the reply ends. `script`: the reply says exactly this;
+    nothing is sampled but its voice.
     """
 
     audio: bool = True
@@ -102,7 +103,10 @@ class ResponseOptions:
     max_tokens: int | None = None
     greedy: bool = False
     temperature: float | None = None
+    top_p: float | None = None
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    script: str | None = None
 
 
 # ------------------------------------------------------------------------------- calls
