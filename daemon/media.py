@@ -1,8 +1,8 @@
 """Media of one call between aiortc's tracks and the conversation: microphone, camera, loudspeaker.
 
 aiortc's own queues have no bound, so each incoming track is drained by a task of ours, always.
-Behind it the microphone waits in a ring that drops its oldest, and of the camera only the newest
-frame counts.
+The microphone (`daemon.audio_source`) waits in a ring that drops its oldest, and of the camera only
+the newest frame counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
+from daemon.audio_source import AudioSource
 from pipeline.conversation import Conversation
 from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm, Rgb
 from pipeline.playout import Playout
@@ -27,12 +28,11 @@ PACKET_S = 0.02
 READ_SAMPLES = ENGINE_OUTPUT_HZ // 50
 PACKET_SAMPLES = RTP_HZ // 50
 MAX_LATE_S = 0.1
-MAX_CONCEALED_S = 2
 CAMERA_GONE_S = 1.5
 
 
 class Microphone:
-    """Incoming speech, from the track to the conversation.
+    """Incoming speech, from its source to the conversation.
 
     Args:
         on_audio: called at the first sound.
@@ -41,36 +41,24 @@ class Microphone:
 
     def __init__(
         self,
-        track: MediaStreamTrack,
+        source: AudioSource,
         *,
         max_ms: int,
         on_audio: Callable[[], None],
         on_drop: Callable[[int], None],
     ) -> None:
-        self._track = track
+        self._source = source
         self._max_ms = max_ms
         self._on_audio = on_audio
         self._on_drop = on_drop
         self._ring: deque[tuple[Pcm, int]] = deque()
         self._num_ms = 0.0
         self._has_some = asyncio.Event()
-        self._next_pts: int | None = None
+        self._has_heard = False
 
     async def drain(self) -> None:
-        """Take every frame off the track until it ends."""
-        while True:
-            try:
-                frame = await self._track.recv()
-            except MediaStreamError:
-                return
-            assert isinstance(frame, av.AudioFrame), type(frame)
-            if self._next_pts is None:
-                self._on_audio()
-            pcm = _mono(frame)
-            lost = self._lost_samples(frame)
-            if lost:
-                pcm = np.concatenate([np.zeros(lost, np.float32), pcm])
-            self._push(pcm, frame.sample_rate)
+        """Take all that the source has until it ends."""
+        await self._source.run(self._push)
 
     async def feed(self, conversation: Conversation) -> None:
         """Give what has come to the conversation, at its pace."""
@@ -82,14 +70,10 @@ class Microphone:
             self._num_ms -= len(pcm) * 1000 / rate_hz
             await conversation.append_audio(pcm, rate_hz=rate_hz)
 
-    def _lost_samples(self, frame: av.AudioFrame) -> int:
-        """How much silence keeps the session's clock at the pace of the sender's."""
-        pts = frame.pts or 0
-        gap = 0 if self._next_pts is None else pts - self._next_pts
-        self._next_pts = pts + frame.samples
-        return gap if 0 < gap <= MAX_CONCEALED_S * frame.sample_rate else 0
-
     def _push(self, pcm: Pcm, rate_hz: int) -> None:
+        if not self._has_heard:
+            self._has_heard = True
+            self._on_audio()
         self._ring.append((pcm, rate_hz))
         self._num_ms += len(pcm) * 1000 / rate_hz
         while self._num_ms > self._max_ms and len(self._ring) > 1:
@@ -97,12 +81,6 @@ class Microphone:
             self._num_ms -= len(oldest) * 1000 / oldest_hz
             self._on_drop(len(oldest))
         self._has_some.set()
-
-
-def _mono(frame: av.AudioFrame) -> Pcm:
-    """[num_samples] float32 of a packed 16-bit frame."""
-    pcm = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-    return np.asarray(pcm.mean(axis=1, dtype=np.float32) / 32768.0, np.float32)
 
 
 class Camera:

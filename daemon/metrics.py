@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from pipeline.events import Speculated, TurnMetrics
+from pipeline.jitter import JitterCounts
 
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -33,6 +34,12 @@ class Metrics:
             "omnid_dropped",
             "What had to be thrown away: microphone samples, video frames, slow clients.",
             ["what"],
+            registry=registry,
+        )
+        self.packets = Counter(
+            "omnid_microphone_packets",
+            "Audio packets: played, lost, late (their place was concealed already), doubled.",
+            ["fate"],
             registry=registry,
         )
         self.underruns = Counter(
@@ -67,6 +74,11 @@ class Metrics:
         self.engine_ready = Gauge(
             "omnid_engine_ready", "1 while the engine can answer.", registry=registry
         )
+
+    def count_packets(self, counts: JitterCounts) -> None:
+        """Add what became of a call's audio packets."""
+        for fate in ("played", "lost", "late", "doubled"):
+            self.packets.labels(fate).inc(getattr(counts, fate))
 
     def observe_turn(self, turn: TurnMetrics) -> None:
         """Take in where one turn's time went."""

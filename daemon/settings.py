@@ -116,7 +116,7 @@ class WebSocketSettings:
 class WebRtcSettings:
     """Media over WebRTC."""
 
-    max_reordered_packets: int
+    audio_receiver: Literal["adaptive", "aiortc"]
     max_microphone_ms: int
     connect_timeout_s: float
     vanish_timeout_s: float

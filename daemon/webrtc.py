@@ -23,6 +23,7 @@ from aiortc import (
 )
 
 from daemon import ice, rtp
+from daemon.audio_source import take_over
 from daemon.auth import Refusal
 from daemon.media import Camera, Loudspeaker, Microphone
 from daemon.outbox import ByteQueue
@@ -48,6 +49,7 @@ def install(sessions: Sessions) -> None:
     """Prepare aiortc for all calls of this process."""
     settings = sessions.settings
     ice.install(settings.server.host)
+    rtp.ask_for_repair()
     rtp.install_decoders(
         max_side=settings.webrtc.max_frame_side,
         on_drop=lambda: sessions.metrics.dropped.labels("video_frame").inc(),
@@ -170,9 +172,8 @@ class Call:
         vp8 = [each for each in codecs if each.mimeType in ("video/VP8", "video/rtx")]
         for line in self._peer.getTransceivers():
             if line.kind == "audio":
-                limit = self._settings.max_reordered_packets
-                rtp.hasten_audio(line.receiver, max_reordered=limit)
-            elif self._has_extensions:
+                continue
+            if self._has_extensions:
                 line.direction = "recvonly"
                 # the only codec whose frames we can measure before decoding them
                 line.setCodecPreferences(vp8)
@@ -183,8 +184,18 @@ class Call:
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._microphone is None:
             dropped = self._sessions.metrics.dropped.labels("microphone_samples")
+            (receiver,) = (
+                line.receiver
+                for line in self._peer.getTransceivers()
+                if line.receiver.track is track
+            )
             self._microphone = Microphone(
-                track,
+                take_over(
+                    receiver,
+                    track,
+                    kind=self._settings.audio_receiver,
+                    on_counts=self._sessions.metrics.count_packets,
+                ),
                 max_ms=self._settings.max_microphone_ms,
                 on_audio=self._note_microphone,
                 on_drop=dropped.inc,

@@ -19,63 +19,18 @@ import numpy as np
 import pytest
 from aioice import Candidate, stun
 from aiortc.jitterbuffer import JitterFrame
-from aiortc.rtp import RtpPacket
 from cryptography import x509
 from uvicorn.protocols.websockets import websockets_sansio_impl
 
 from daemon import ice, logs, rtp
 from daemon.images import data_uri_bytes, decode_image
 from daemon.outbox import ByteQueue
-from daemon.rtp import AudioOrder, Burst, BurstDecoder, GuardedVp8Decoder
+from daemon.rtp import GuardedVp8Decoder
 from daemon.tls import self_signed
 from pipeline.errors import BadInputError
 
 
-# ------------------------------------------------------------------------------- packets
-def packet(number: int, data: bytes = b"x") -> RtpPacket:
-    made = RtpPacket(sequence_number=number & 0xFFFF, timestamp=number * 960 & 0xFFFFFFFF)
-    made._data = data  # type: ignore[attr-defined]
-    return made
-
-
-def played(numbers: list[int], max_reordered: int = 4) -> list[list[int]]:
-    """Which packets come out at each that goes in, by timestamp."""
-    order = AudioOrder(max_reordered)
-    out = []
-    for number in numbers:
-        _, burst = order.add(packet(number))
-        out.append(
-            [(burst.timestamp + offset) // 960 for _, offset in burst.parts] if burst else []
-        )
-    return out
-
-
-def test_packets_in_order_are_not_held_back() -> None:
-    assert played([7, 8, 9]) == [[7], [8], [9]]
-
-
-def test_reordered_and_doubled_packets() -> None:
-    assert played([1, 3, 2, 2, 4, 1]) == [[1], [], [2, 3], [], [4], []]
-
-
-def test_a_lost_packet_is_waited_for_and_leaves_no_delay_behind() -> None:
-    assert played([1, 3, 4, 5, 6, 7, 8]) == [[1], [], [], [], [], [3, 4, 5, 6, 7], [8]]
-
-
-def test_numbers_wrap_and_senders_begin_anew() -> None:
-    assert played([65_535, 65_536, 65_537]) == [[65_535], [65_536], [65_537]]
-    assert played([100, 101, 30_000, 30_001]) == [[100], [101], [30_000], [30_001]]
-
-
-def test_a_burst_is_decoded_packet_by_packet() -> None:
-    class Stock:
-        def decode(self, frame: JitterFrame) -> list[Any]:
-            return [(frame.data, frame.timestamp)]
-
-    burst = Burst([packet(5, b"a"), packet(6, b"b")])
-    assert BurstDecoder(Stock()).decode(burst) == [(b"a", 4800), (b"b", 5760)]
-
-
+# ------------------------------------------------------------------------------- pictures
 def vp8_frame() -> bytes:
     encoder = av.CodecContext.create("libvpx", "w")
     assert isinstance(encoder, av.VideoCodecContext)
