@@ -326,7 +326,8 @@ class Conversation:
     ) -> str:
         if options is None:
             options = self._config.response_options()
-        reply = self._replies.start(options, turn_end, config)
+        speed = (config or self._config).speed
+        reply = self._replies.start(options, turn_end, config, speed=speed)
         self._note_state()
         return reply.id
 

@@ -66,7 +66,7 @@ class Heard:
         """Its answer replaces the estimate, unless something newer was said meanwhile."""
         try:
             async with asyncio.timeout(HEARD_TIMEOUT_S):
-                text = await response.heard(told[1])
+                text = await response.heard(reply.made_samples(told[1]))
         except (EngineLostError, TimeoutError):
             return  # the estimate stays: a new engine will be told that
         if reply.told == told and reply.generation == self._log.generation:

@@ -16,10 +16,10 @@ from pipeline.engine_port import Response
 from pipeline.errors import BadInputError, PipelineError
 from pipeline.heard import Heard, Spawn
 from pipeline.history import new_id
-from pipeline.items import Item, TextContent, VoiceContent
 from pipeline.log import ConversationLog
 from pipeline.messages import (
     AudioDelta,
+    Pcm16,
     ResponseEnded,
     ResponseOptions,
     ResponseStatus,
@@ -30,7 +30,7 @@ from pipeline.messages import (
 )
 from pipeline.playout import Playout
 from pipeline.reply import SAMPLES_PER_MS, Reply, TurnEnd
-from pipeline.reply_calls import ReplyCalls
+from pipeline.reply_output import ReplyOutput
 from pipeline.session_config import SessionConfig
 
 
@@ -63,7 +63,7 @@ class Replies:
         self._spawn = spawn
         self._on_settled = on_settled
         self._on_change = on_change
-        self._calls = ReplyCalls(log, emit=emit)
+        self._output = ReplyOutput(log, emit=emit)
         self._heard = Heard(log, emit=emit, spawn=spawn)
         self._by_item: dict[str, Reply] = {}
         self._unplayed: dict[str, Reply] = {}  # of a paced output: by response id, in order
@@ -112,6 +112,8 @@ class Replies:
         options: ResponseOptions,
         turn_end: TurnEnd | None,
         config: SessionConfig | None = None,
+        *,
+        speed: float = 1.0,
     ) -> Reply:
         """Begin a reply; without a living engine it waits for `launch`.
 
@@ -131,6 +133,7 @@ class Replies:
             options=options,
             turn_end=turn_end,
             config=config,
+            speed=speed,
             underruns_before=self._playout.num_underruns if self._playout else 0,
         )
         self._emit(events.ResponseStarted(response_id=self.active.id, has_audio=options.audio))
@@ -174,6 +177,8 @@ class Replies:
             self._settle(reply, "failed", error="the engine ended the reply without a word")
         else:
             reply.is_complete = ended.status in ("completed", "incomplete")
+            if not reply.is_settled:
+                self._say(reply, self._output.end_speech(reply))
             self._settle(reply, ended.status, usage=ended.usage, error=ended.error)
         num_underruns = self._playout.num_underruns if self._playout else 0
         stages = Stages() if ended is None else ended.stages
@@ -181,22 +186,18 @@ class Replies:
         self._on_change()
 
     async def _take(self, reply: Reply, event: TextDelta | AudioDelta | ToolCallDelta) -> None:
-        if isinstance(event, ToolCallDelta):
-            self._calls.take(reply, event)
-            return
-        item_id = self._item(reply).id
-        if isinstance(event, TextDelta):
-            reply.add_text(event.text)
-            self._emit(events.ResponseText(response_id=reply.id, item_id=item_id, text=event.text))
-            self._on_change()
-            return
-        self._note_audio(reply)
-        reply.add_audio(event)
-        self._emit(events.ResponseAudio(response_id=reply.id, item_id=item_id, pcm=event.pcm))
-        self._on_change()
+        self._say(reply, self._output.take(reply, event))
         if self._playout is not None:
-            self._playout.write(reply.id, event.pcm)
             await self._playout.wait_for_room()
+
+    def _say(self, reply: Reply, pcm: Pcm16) -> None:
+        if reply.item is not None:
+            self._by_item[reply.item.id] = reply
+        if len(pcm):
+            self._note_audio(reply)
+            if self._playout is not None:
+                self._playout.write(reply.id, pcm)
+        self._on_change()
 
     def _note_audio(self, reply: Reply) -> None:
         self.has_spoken = True
@@ -205,20 +206,6 @@ class Replies:
             self._newest_voice = reply
             if self._playout is not None:
                 self._unplayed[reply.id] = reply
-
-    def _item(self, reply: Reply) -> Item:
-        """The reply's item, which enters the conversation at the first output."""
-        if reply.item is None:
-            content = VoiceContent() if reply.options.audio else TextContent(text="")
-            item = Item(
-                id=new_id("item"), role="assistant", content=[content], status="in_progress"
-            )
-            reply.item = item
-            self._by_item[item.id] = reply
-            previous_id = self._log.place_reply(item, after_id=reply.anchor_id)
-            self._emit(events.ResponseItemStarted(response_id=reply.id, item=item))
-            self._emit(events.ItemAdded(item=item, previous_item_id=previous_id))
-        return reply.item
 
     def _settle(
         self,
@@ -241,18 +228,10 @@ class Replies:
             self.active = None
         if self._playout is not None:
             self._playout.finish(reply.id)
-        self._calls.close(reply)
+        self._output.close_items(reply, status)
         previous_id = self._finish_item(reply, status, num_heard)
-        self._emit(
-            events.ResponseFinished(
-                response_id=reply.id,
-                item=reply.item,
-                previous_item_id=previous_id,
-                status=status,
-                reason="max_output_tokens" if status == "incomplete" else reason,
-                usage=usage or reply.usage_so_far(),
-                error=error,
-            )
+        self._output.finished(
+            reply, status, previous_item_id=previous_id, reason=reason, usage=usage, error=error
         )
         self._log.reply_settled()
         self._on_settled()
@@ -262,8 +241,6 @@ class Replies:
     ) -> str | None:
         """Give the item its final form, announce it; returns its predecessor's id."""
         item = reply.item
-        if item is not None:
-            item.status = "completed" if status == "completed" else "incomplete"
         if status in ("cancelled", "failed"):
             self._heard.remember(reply, reply.num_samples if num_heard is None else num_heard)
         if item is None:

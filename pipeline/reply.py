@@ -1,6 +1,7 @@
 """One reply as a record: what was asked for, what came, and how its text lies along its voice.
 
-No behaviour of its own; `pipeline.replies` drives it.
+No behaviour of its own; `pipeline.replies` drives it. All samples are those that a listener gets,
+at the reply's speed, but where it says that they are the engine's.
 """
 
 from __future__ import annotations
@@ -10,8 +11,16 @@ from dataclasses import dataclass, field
 from pipeline.engine_port import Response
 from pipeline.events import TurnMetrics
 from pipeline.items import Item, TextContent, VoiceContent
-from pipeline.messages import ENGINE_OUTPUT_HZ, AudioDelta, ResponseOptions, Stages, Usage
+from pipeline.messages import (
+    ENGINE_OUTPUT_HZ,
+    AudioDelta,
+    Pcm16,
+    ResponseOptions,
+    Stages,
+    Usage,
+)
 from pipeline.session_config import SessionConfig
+from pipeline.time_stretch import TimeStretch
 
 SAMPLES_PER_MS = ENGINE_OUTPUT_HZ // 1000
 
@@ -34,10 +43,10 @@ class Reply:
 
     `config` is what holds for this reply alone, None: the session's; `anchor_id` is the item that
     it follows (the last one when an engine took it on); `item` is what it says or writes, `calls`
-    its tool calls by their numbers; `alignment` holds (samples so far, characters spoken by then)
-    for each codec frame; `max_heard_samples` is set once a paced output was cut: no more than that
-    can have been heard; `told` is what an engine was told last of what was heard: (generation of
-    the log, samples).
+    its tool calls by their numbers; `num_samples` is the length of its speech so far; `alignment`
+    holds (samples so far, characters spoken by then) for each codec frame; `max_heard_samples` is
+    set once a paced output was cut: no more than that can have been heard; `told` is what an engine
+    was told last of what was heard: (generation of the log, samples).
     """
 
     id: str
@@ -47,6 +56,8 @@ class Reply:
     anchor_id: str | None = None
     item: Item | None = None
     calls: dict[int, Item] = field(default_factory=dict)
+    speed: float = 1.0
+    num_samples: int = 0
     response: Response | None = None
     generation: int = 0
     text: str = ""
@@ -58,11 +69,11 @@ class Reply:
     told: tuple[int, int] | None = None
     num_text_deltas: int = 0
     underruns_before: int = 0
+    _num_made: int = 0
+    _stretch: TimeStretch = field(init=False)
 
-    @property
-    def num_samples(self) -> int:
-        """Length of the speech so far, at 24 kHz."""
-        return self.alignment[-1][0] if self.alignment else 0
+    def __post_init__(self) -> None:
+        self._stretch = TimeStretch(self.speed)
 
     @property
     def last_item_id(self) -> str | None:
@@ -89,11 +100,25 @@ class Reply:
         self.num_text_deltas += 1
         self.show_text(self.text)
 
-    def add_audio(self, delta: AudioDelta) -> None:
-        """More speech; the item's follows."""
-        self.alignment.append((self.num_samples + len(delta.pcm), delta.spoken_chars))
-        if self.voice is not None:
-            self.voice.pcm.append(delta.pcm)
+    def add_audio(self, delta: AudioDelta) -> Pcm16:
+        """More speech; the item's follows. Returns what is ready to be played, perhaps nothing."""
+        self._num_made += len(delta.pcm)
+        self.alignment.append((round(self._num_made / self.speed), delta.spoken_chars))
+        return self._add(self._stretch.push(delta.pcm))
+
+    def end_audio(self) -> Pcm16:
+        """The rest of the speech, where a change of speed has held some back."""
+        return self._add(self._stretch.flush())
+
+    def _add(self, pcm: Pcm16) -> Pcm16:
+        self.num_samples += len(pcm)
+        if self.voice is not None and len(pcm):
+            self.voice.pcm.append(pcm)
+        return pcm
+
+    def made_samples(self, num_samples: int) -> int:
+        """How many of the engine's samples the first `num_samples` are."""
+        return min(self._num_made, round(num_samples * self.speed))
 
     def show_text(self, text: str) -> None:
         """Let the item say this."""

@@ -44,12 +44,13 @@ class Transcription:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
     """Everything of a session that may change while it lives; `turn_detection` None means manual
-    turns; `tools` are JSON texts, one for each function.
+    turns; `tools` are JSON texts, one for each function; `speed` of the speech, above 1 is faster.
     """
 
     instructions: str
     voice: str | None = None
     output: Literal["audio", "text"] = "audio"
+    speed: float = 1.0
     max_output_tokens: int | None = None
     transcription: Transcription | None = None
     tools: tuple[str, ...] = ()

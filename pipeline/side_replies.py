@@ -13,19 +13,16 @@ from pipeline.engine_port import Context, Engine
 from pipeline.errors import BadInputError, PipelineError
 from pipeline.heard import Spawn
 from pipeline.history import joined, new_id, to_message
-from pipeline.items import Item, TextContent, VoiceContent
+from pipeline.items import Item
 from pipeline.messages import (
-    AudioDelta,
     Message,
     ResponseEnded,
     ResponseOptions,
     ResponseStatus,
-    TextDelta,
-    ToolCallDelta,
     Usage,
 )
 from pipeline.reply import Reply
-from pipeline.reply_calls import ReplyCalls
+from pipeline.reply_output import ReplyOutput
 from pipeline.session_config import SessionConfig
 
 MAX_SIDE_REPLIES = 8
@@ -38,7 +35,7 @@ class SideReplies:
         self._engine = engine
         self._emit = emit
         self._spawn = spawn
-        self._calls = ReplyCalls(None, emit=emit)
+        self._output = ReplyOutput(None, emit=emit)
         self._active: dict[str, Reply] = {}
 
     def start(self, options: ResponseOptions, config: SessionConfig, items: Iterable[Item]) -> str:
@@ -53,7 +50,7 @@ class SideReplies:
                 code="rate_limit_exceeded",
             )
         messages = joined(message for item in items if (message := to_message(item)))
-        reply = Reply(id=new_id("resp"), options=options, turn_end=None)
+        reply = Reply(id=new_id("resp"), options=options, turn_end=None, speed=config.speed)
         self._active[reply.id] = reply
         self._emit(
             events.ResponseStarted(response_id=reply.id, has_audio=options.audio, is_aside=True)
@@ -98,32 +95,14 @@ class SideReplies:
     async def _follow(self, reply: Reply, context: Context) -> None:
         reply.response = context.respond(reply.options)
         async for event in reply.response:
+            if reply.is_settled:
+                continue
             if isinstance(event, ResponseEnded):
+                self._output.end_speech(reply)
                 self._settle(reply, event.status, usage=event.usage, error=event.error)
-            elif not reply.is_settled:
-                self._take(reply, event)
+            else:
+                self._output.take(reply, event)
         self._settle(reply, "failed", error="the engine ended the reply without a word")
-
-    def _take(self, reply: Reply, event: TextDelta | AudioDelta | ToolCallDelta) -> None:
-        if isinstance(event, ToolCallDelta):
-            self._calls.take(reply, event)
-            return
-        item_id = self._item(reply).id
-        if isinstance(event, TextDelta):
-            reply.add_text(event.text)
-            self._emit(events.ResponseText(response_id=reply.id, item_id=item_id, text=event.text))
-        else:
-            reply.add_audio(event)
-            self._emit(events.ResponseAudio(response_id=reply.id, item_id=item_id, pcm=event.pcm))
-
-    def _item(self, reply: Reply) -> Item:
-        if reply.item is None:
-            content = VoiceContent() if reply.options.audio else TextContent(text="")
-            reply.item = Item(
-                id=new_id("item"), role="assistant", content=[content], status="in_progress"
-            )
-            self._emit(events.ResponseItemStarted(response_id=reply.id, item=reply.item))
-        return reply.item
 
     def _settle(
         self,
@@ -139,17 +118,7 @@ class SideReplies:
             return
         reply.is_settled = True
         del self._active[reply.id]
-        self._calls.close(reply)
-        if reply.item is not None:
-            reply.item.status = "completed" if status == "completed" else "incomplete"
-        self._emit(
-            events.ResponseFinished(
-                response_id=reply.id,
-                item=reply.item,
-                previous_item_id=None,
-                status=status,
-                reason="max_output_tokens" if status == "incomplete" else reason,
-                usage=usage or reply.usage_so_far(),
-                error=error,
-            )
+        self._output.close_items(reply, status)
+        self._output.finished(
+            reply, status, previous_item_id=None, reason=reason, usage=usage, error=error
         )
