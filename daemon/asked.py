@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from daemon.protocol import ItemIn, ProtocolError, ResponseParams
+from daemon.protocol import AudioFormatView, ItemIn, ProtocolError, ResponseParams
 from daemon.protocol_tools import ForcedTool
 from daemon.settings import LimitSettings
 from daemon.wire_items import item_from_wire
@@ -50,6 +50,14 @@ def options_of(
     return replace(options, **tool_choice(choice if tools else "none"))
 
 
+def format_of(asked: ResponseParams | None, session: WireSession) -> AudioFormatView:
+    """The audio format of a response."""
+    output = asked.audio.output if asked is not None and asked.audio is not None else None
+    if output is None or output.format is None:
+        return session.output_format
+    return output.format.shown()
+
+
 def voice_of(asked: ResponseParams | None) -> str | None:
     """The voice that a response names."""
     output = asked.audio.output if asked is not None and asked.audio is not None else None
@@ -75,7 +83,10 @@ def config_of(asked: ResponseParams, session: WireSession, voices: Voices) -> Se
 
 
 async def items_of(
-    asked: ResponseParams, conversation: Conversation, limits: LimitSettings
+    asked: ResponseParams,
+    session: WireSession,
+    conversation: Conversation,
+    limits: LimitSettings,
 ) -> list[Item] | None:
     """What a response answers; None: the conversation.
 
@@ -93,7 +104,9 @@ async def items_of(
     found: list[Item] = []
     for index, given in enumerate(asked.input):
         if isinstance(given, ItemIn):
-            found.append(await asyncio.to_thread(item_from_wire, given, limits))
+            found.append(
+                await asyncio.to_thread(item_from_wire, given, limits, session.input_format)
+            )
         elif (item := conversation.get_item(given.id)) is not None:
             found.append(item)
         else:

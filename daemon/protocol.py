@@ -8,6 +8,7 @@ map to a conversation is `daemon.realtime`; nothing here knows of sockets.
 from __future__ import annotations
 
 from daemon import protocol_server as server_events
+from daemon.protocol_audio import PCM_RATE_HZ, AudioFormatView
 from daemon.protocol_base import ProtocolError, ServerEvent, error_from
 from daemon.protocol_client import (
     CLIENT_EVENTS,
@@ -30,11 +31,9 @@ from daemon.protocol_client import (
 )
 from daemon.protocol_items import ItemIn, ItemPart, ItemView, PartIn
 from daemon.protocol_session import (
-    PCM_RATE_HZ,
     AudioView,
     InputView,
     OutputView,
-    PcmFormat,
     ServerVad,
     SessionPatch,
     SessionView,
@@ -44,6 +43,7 @@ from daemon.protocol_session import (
 __all__ = [
     "CLIENT_EVENTS",
     "PCM_RATE_HZ",
+    "AudioFormatView",
     "AudioView",
     "ClientEvent",
     "InputAudioAppend",
@@ -62,7 +62,6 @@ __all__ = [
     "OutputAudioClear",
     "OutputView",
     "PartIn",
-    "PcmFormat",
     "ProtocolError",
     "ResponseCancel",
     "ResponseCreate",

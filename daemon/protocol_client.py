@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from daemon.protocol_audio import AudioFormat
 from daemon.protocol_base import (
     MAX_ECHOED_CHARS,
     ClientModel,
@@ -20,9 +21,9 @@ from daemon.protocol_items import ItemIn
 from daemon.protocol_session import (
     MaxTokens,
     Modalities,
-    OutputPatch,
     Prompt,
     SessionPatch,
+    Voice,
 )
 from daemon.protocol_tools import ToolChoice, Tools
 
@@ -98,10 +99,17 @@ class ItemDelete(ClientEvent):
     item_id: str
 
 
+class ResponseOutput(ClientModel):
+    """`response.audio.output`"""
+
+    format: AudioFormat | None = None
+    voice: Voice | None = None
+
+
 class ResponseAudio(ClientModel):
     """`response.audio`"""
 
-    output: OutputPatch | None = None
+    output: ResponseOutput | None = None
 
 
 class ItemReference(ClientModel):

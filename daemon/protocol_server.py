@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
+from daemon.protocol_audio import AudioFormatView
 from daemon.protocol_base import ServerEvent, ServerModel
 from daemon.protocol_items import ItemView
-from daemon.protocol_session import PcmFormat, SessionView
+from daemon.protocol_session import SessionView
 
 
 class ErrorBody(ServerModel):
@@ -168,7 +167,7 @@ class StatusDetails(ServerModel):
 class ResponseOutput(ServerModel):
     """`response.audio.output`"""
 
-    format: PcmFormat = Field(default_factory=PcmFormat)
+    format: AudioFormatView
     voice: str
 
 

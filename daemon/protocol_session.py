@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from daemon.protocol_audio import AudioFormat, AudioFormatView
 from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_value
 from daemon.protocol_tools import ToolChoice, Tools
 
-PCM_RATE_HZ = 24_000
 MAX_OUTPUT_TOKENS = 4096
 
 
@@ -62,34 +62,13 @@ def _check_voice(value: Any) -> Any:
     return value
 
 
-def _check_speed(value: Any) -> Any:
-    if type(value) not in (int, float):
-        raise wrong_value("should be a number")
-    if value != 1:
-        raise not_supported("A speed other than 1 is")
-    return float(value)
-
-
 Modalities = Annotated[list[str], BeforeValidator(_check_modalities)]
 MaxTokens = Annotated[int | str | None, BeforeValidator(_check_tokens)]
 Truncation = Annotated[str, BeforeValidator(_check_truncation)]
 Voice = Annotated[str, BeforeValidator(_check_voice)]
-Speed = Annotated[float, BeforeValidator(_check_speed)]
+Speed = Annotated[float, Field(ge=0.25, le=1.5)]
 Prompt = Annotated[None, _check_off("Stored prompts are")]
 Include = Annotated[None, _check_off("Log probabilities are")]
-
-
-def _check_format(value: Any) -> Any:
-    if value in ("audio/pcmu", "audio/pcma"):
-        raise not_supported("G.711 is")
-    return value
-
-
-class AudioFormat(ClientModel):
-    """24 kHz PCM16, mono, little endian: the only format served."""
-
-    type: Annotated[Literal["audio/pcm"], BeforeValidator(_check_format)] = "audio/pcm"
-    rate: int = Field(default=PCM_RATE_HZ, ge=PCM_RATE_HZ, le=PCM_RATE_HZ)
 
 
 # ------------------------------------------------------------------------------- turn detection
@@ -136,10 +115,10 @@ class TranscriptionPatch(ClientModel):
 
 
 class NoiseReductionPatch(ClientModel):
-    """Taken, and shown as off."""
+    """Taken, and shown as off: the model hears the sound as it is."""
 
     type: Literal["near_field", "far_field"] | None = None
-    strength: float | None = None
+    strength: float | None = Field(default=None, ge=0)
 
 
 class InputPatch(ClientModel):
@@ -214,13 +193,6 @@ class SessionPatch(ClientModel):
 
 
 # ------------------------------------------------------------------------------- what a server show
-class PcmFormat(ServerModel):
-    """The one audio format, as shown."""
-
-    type: Literal["audio/pcm"] = "audio/pcm"
-    rate: Literal[24000] = 24000
-
-
 class TurnDetectionView(ServerModel):
     """Turn detection in effect."""
 
@@ -253,7 +225,7 @@ class SemanticDetectionView(ServerModel):
 class InputView(ServerModel):
     """Input in effect."""
 
-    format: PcmFormat
+    format: AudioFormatView
     transcription: TranscriptionView | None
     noise_reduction: None
     turn_detection: TurnDetectionView | SemanticDetectionView | None
@@ -262,7 +234,7 @@ class InputView(ServerModel):
 class OutputView(ServerModel):
     """Output in effect."""
 
-    format: PcmFormat
+    format: AudioFormatView
     voice: str
     speed: float
 

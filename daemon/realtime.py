@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, assert_never
 
 from daemon import protocol as wire
-from daemon.asked import config_of, items_of, max_tokens, options_of, voice_of
-from daemon.images import decode_base64, decode_image
+from daemon.asked import config_of, format_of, items_of, max_tokens, options_of, voice_of
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError, ServerEvent
 from daemon.protocol import server_events as ev
 from daemon.replies import ReplyTerms, ReplyWriter
 from daemon.settings import LimitSettings
 from daemon.turn_metrics import metrics_event
-from daemon.wire_items import item_from_wire, pcm_from_bytes, view_of
-from daemon.wire_session import Voices, WireSession
+from daemon.wire_input import WireInput
+from daemon.wire_items import Media, item_from_wire, view_of
+from daemon.wire_session import Moment, Voices, WireSession
 from daemon.wire_transcripts import transcript_event
 from pipeline import events
 from pipeline.conversation import Conversation
@@ -35,7 +35,6 @@ from pipeline.session_config import SessionConfig
 log = logging.getLogger(__name__)
 
 EXTENSIONS = ("x.metrics", "x.turn.state", "input_image_buffer.append", "video")
-SLICE_SAMPLES = wire.PCM_RATE_HZ
 MAX_ITEM_ID_CHARS = 32
 
 
@@ -71,7 +70,6 @@ class RealtimeSession:
         max_event_bytes: int,
     ) -> None:
         self.session = session
-        self.has_rtp_microphone = False
         self._listeners = [send]
         self._turn = asyncio.Lock()
         self._voices = voices
@@ -79,11 +77,10 @@ class RealtimeSession:
         self._metrics = metrics
         self._is_paced = is_paced
         self._max_event_bytes = max_event_bytes
-        self._half_sample = b""
-        self._has_pushed_frames = False
         self._replies: dict[str, ReplyWriter] = {}
         self._asked: wire.ResponseParams | None = None
         self.conversation = open_conversation(session.config(), self._on_event)
+        self.input = WireInput(self.conversation, limits)
 
     def start(self) -> None:
         """Say `session.created`: the first event of a connection."""
@@ -143,22 +140,21 @@ class RealtimeSession:
         conversation = self.conversation
         match event:
             case wire.InputAudioAppend():
-                await self._append_audio(event.audio)
+                await self.input.append_audio(event.audio, self.session.input_format)
             case wire.InputImageAppend():
-                await self._append_image(event.image)
+                self._check_extension("input_image_buffer.append")
+                await self.input.append_image(event.image)
             case wire.InputAudioCommit():
-                self._check_whole_samples()
-                conversation.commit()
+                self.input.commit()
             case wire.InputAudioClear():
-                self._half_sample = b""
-                if self._has_pushed_frames:
-                    self._has_pushed_frames = False
-                    conversation.stop_camera()
-                conversation.clear_input()
+                self.input.clear()
             case wire.SessionUpdate():
                 self._update(event.session)
             case wire.ItemCreate():
-                item = await asyncio.to_thread(item_from_wire, event.item, self._limits)
+                audio_format = self.session.input_format
+                item = await asyncio.to_thread(
+                    item_from_wire, event.item, self._limits, audio_format
+                )
                 conversation.create_item(item, previous_item_id=event.previous_item_id)
             case wire.ItemRetrieve():
                 self._retrieve(event.item_id)
@@ -175,46 +171,17 @@ class RealtimeSession:
             case _:
                 raise AssertionError(f"no way to obey {event.type}")
 
-    async def _append_audio(self, audio: str) -> None:
-        if self.has_rtp_microphone:
-            raise ProtocolError("The microphone of this call comes over RTP.", param="type")
-        data = decode_base64(audio, max_bytes=self._limits.max_append_bytes, param="audio")
-        data = self._half_sample + data
-        whole = len(data) & ~1
-        self._half_sample = data[whole:]
-        pcm = pcm_from_bytes(data[:whole])
-        for start in range(0, len(pcm), SLICE_SAMPLES):
-            part = pcm[start : start + SLICE_SAMPLES]
-            await self.conversation.append_audio(part, rate_hz=wire.PCM_RATE_HZ)
-            # minutes of audio in one event must not keep the other sessions waiting
-            await asyncio.sleep(0)
-
-    def _check_whole_samples(self) -> None:
-        """A stray byte would shift every later sample: say so, forget it, and let the client commit
-        again.
-        """
-        if self._half_sample:
-            self._half_sample = b""
-            raise ProtocolError(
-                "The input audio buffer ended in half a sample, which was dropped. "
-                "Nothing was committed.",
-                param="audio",
-            )
-
-    async def _append_image(self, image: str) -> None:
-        if "input_image_buffer.append" not in self.session.x_ext:
-            raise ProtocolError(
-                "'input_image_buffer.append' is an extension: connect with ?x-ext=1.", param="type"
-            )
-        data = decode_base64(image, max_bytes=self._limits.max_image_bytes, param="image")
-        rgb = await asyncio.to_thread(
-            decode_image, data, max_pixels=self._limits.max_image_pixels, param="image"
-        )
-        self._has_pushed_frames = True
-        self.conversation.append_frame(rgb)
+    def _check_extension(self, name: str) -> None:
+        if name not in self.session.x_ext:
+            raise ProtocolError(f"'{name}' is an extension: connect with ?x-ext=1.", param="type")
 
     def _update(self, patch: wire.SessionPatch) -> None:
-        changed = self.session.patched(patch, self._voices, has_spoken=self.conversation.has_spoken)
+        moment = Moment(
+            has_spoken=self.conversation.has_spoken,
+            has_input=not self.input.is_empty,
+            is_replying=self.conversation.is_replying,
+        )
+        changed = self.session.patched(patch, self._voices, moment)
         if changed.config() != self.session.config():
             self.conversation.configure(changed.config())
         self.session = changed
@@ -230,7 +197,12 @@ class RealtimeSession:
                 param="item_id",
             )
         room = self._max_event_bytes
-        retrieved = ev.ItemRetrieved(item=view_of(item, with_audio_bytes=room))
+        media = Media(
+            input_format=self.session.input_format,
+            output_format=self.session.output_format,
+            max_chars=room,
+        )
+        retrieved = ev.ItemRetrieved(item=view_of(item, media=media))
         if len(retrieved.to_json()) > room:
             retrieved = ev.ItemRetrieved(item=view_of(item))
         self._send(retrieved)
@@ -241,7 +213,7 @@ class RealtimeSession:
         output = "text" if asked.is_aside and self._is_paced else None
         options = options_of(asked, session, default_output=output)
         config = config_of(asked, session, self._voices)
-        items = await items_of(asked, conversation, self._limits)
+        items = await items_of(asked, session, conversation, self._limits)
         self._asked = asked
         try:
             if asked.is_aside:
@@ -354,6 +326,7 @@ class RealtimeSession:
             conversation_id=None
             if event.is_aside
             else self.session.id.replace("sess_", "conv_", 1),
+            audio_format=format_of(asked, self.session),
             voice=voice_of(asked) or self.session.voice,
             max_output_tokens=max_tokens(asked, self.session),
             metadata=asked.metadata if asked else None,

@@ -10,16 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
-from daemon.protocol import ItemView, ServerEvent
+from daemon.audio_formats import SpeechEncoder
+from daemon.protocol import AudioFormatView, ItemView, ServerEvent
 from daemon.protocol import server_events as ev
-from daemon.wire_items import pcm16_base64, view_of
+from daemon.wire_items import view_of
 from pipeline import events
 from pipeline.items import CallContent, Item
-from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16, Usage
-
-# Small messages: some clients' sockets take no more than 1 MiB, and a player starts sooner. There
-# is no lower bound: holding a frame back to fill a message would be heard.
-MAX_DELTA_SAMPLES = ENGINE_OUTPUT_HZ // 5
+from pipeline.messages import Pcm16, Usage
 
 # A daemon of one's own meters nobody, but clients expect the event after each response.
 UNMETERED = 1_000_000
@@ -32,6 +29,7 @@ class ReplyTerms:
     """
 
     conversation_id: str | None
+    audio_format: AudioFormatView
     voice: str
     max_output_tokens: int | None
     metadata: dict[str, str] | None
@@ -75,6 +73,7 @@ class ReplyWriter:
         self._has_audio = has_audio
         self._sends_audio = sends_audio and has_audio
         self._terms = terms
+        self._encoder = SpeechEncoder(terms.audio_format)
         self._send = send
         self._is_part_open = False
         self._text: list[str] = []
@@ -130,8 +129,10 @@ class ReplyWriter:
         if not self._sends_audio:
             return
         self.part_opened()
-        for start in range(0, len(pcm), MAX_DELTA_SAMPLES):
-            delta = pcm16_base64(pcm[start : start + MAX_DELTA_SAMPLES])
+        self._send_speech(self._encoder.push(pcm))
+
+    def _send_speech(self, pieces: list[str]) -> None:
+        for delta in pieces:
             self._send(ev.AudioDelta(**self._place(), delta=delta))
 
     def finished(self, event: events.ResponseFinished) -> None:
@@ -152,6 +153,7 @@ class ReplyWriter:
             return
         place, text = self._place(), "".join(self._text)
         if self._has_audio:
+            self._send_speech(self._encoder.flush())
             self._send(ev.AudioDone(**place))
             self._send(ev.TranscriptDone(**place, transcript=text))
         else:
@@ -200,7 +202,7 @@ class ReplyWriter:
                 "conversation_id": terms.conversation_id,
                 "output_modalities": ["audio" if self._has_audio else "text"],
                 "max_output_tokens": terms.max_output_tokens or "inf",
-                "audio": {"output": {"voice": terms.voice}},
+                "audio": {"output": {"format": terms.audio_format, "voice": terms.voice}},
                 "usage": event and _usage(event.usage),
                 "metadata": terms.metadata,
             }

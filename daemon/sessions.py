@@ -22,7 +22,7 @@ from daemon.metrics import Metrics
 from daemon.protocol import ServerEvent, SessionPatch, SessionView
 from daemon.realtime import EXTENSIONS, RealtimeSession
 from daemon.settings import Settings
-from daemon.wire_session import Voices, WireSession
+from daemon.wire_session import Moment, Voices, WireSession
 from pipeline.clock import MonotonicClock
 from pipeline.conversation import Conversation
 from pipeline.engine_port import Engine
@@ -238,7 +238,7 @@ class Sessions:
             x_ext=x_ext,
         )
         for patch in patches:
-            session = session.patched(patch, voices, has_spoken=False)
+            session = session.patched(patch, voices, Moment())
         return session
 
     @property

@@ -206,7 +206,7 @@ class Call:
             )
 
     def _note_microphone(self) -> None:
-        self._session.has_rtp_microphone = True
+        self._session.input.has_rtp_microphone = True
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label != CHANNEL_LABEL or self._channel is not None:

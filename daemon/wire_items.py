@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
+from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.audio_formats import speech_base64, whole_speech
 from daemon.images import data_uri_bytes, decode_base64, decode_image
-from daemon.protocol import PCM_RATE_HZ, ItemIn, ItemPart, ItemView, PartIn
+from daemon.protocol import AudioFormatView, ItemIn, ItemPart, ItemView, PartIn
 from daemon.settings import LimitSettings
 from pipeline.errors import BadInputError
 from pipeline.items import (
@@ -22,15 +23,16 @@ from pipeline.items import (
     TextContent,
     VoiceContent,
 )
-from pipeline.messages import ENGINE_INPUT_HZ, Pcm, Pcm16
-from pipeline.resample import resample
+from pipeline.messages import ENGINE_INPUT_HZ, ENGINE_OUTPUT_HZ, Pcm, Pcm16
 
 
-def item_from_wire(item: ItemIn, limits: LimitSettings) -> Item:
-    """A client's message as an item. Decodes pictures and audio: call it in a thread.
+def item_from_wire(item: ItemIn, limits: LimitSettings, audio_format: AudioFormatView) -> Item:
+    """A client's message as an item, its sound in the session's input format. Decodes pictures and
+    audio: call it in a thread.
 
     Raises:
-        BadInputError: a picture or audio that can not be read; `param` names the part.
+        BadInputError, ProtocolError: a picture or audio that can not be read; `param` names the
+            part.
     """
     item_id = item.id or f"item_{secrets.token_hex(8)}"
     if item.type == "function_call":
@@ -39,7 +41,7 @@ def item_from_wire(item: ItemIn, limits: LimitSettings) -> Item:
         output = OutputContent(call_id=item.call_id or "", output=item.output or "")
         return Item(id=item_id, role="user", content=[output])
     content = [
-        _content(part, f"item.content[{index}]", limits)
+        _content(part, f"item.content[{index}]", limits, audio_format)
         for index, part in enumerate(item.content or ())
     ]
     assert item.role is not None
@@ -57,7 +59,9 @@ def _call(item: ItemIn) -> CallContent:
     return CallContent(name=item.name or "", call_id=item.call_id or "", arguments=arguments)
 
 
-def _content(part: PartIn, param: str, limits: LimitSettings) -> Content:
+def _content(
+    part: PartIn, param: str, limits: LimitSettings, audio_format: AudioFormatView
+) -> Content:
     if part.type == "input_image":
         uri, where = part.image_url or "", f"{param}.image_url"
         data = data_uri_bytes(uri, max_bytes=limits.max_image_bytes, param=where)
@@ -66,23 +70,25 @@ def _content(part: PartIn, param: str, limits: LimitSettings) -> Content:
     if part.type == "input_audio":
         where = f"{param}.audio"
         data = decode_base64(part.audio or "", max_bytes=limits.max_append_bytes, param=where)
-        if len(data) % 2 or not data:
-            raise BadInputError("PCM16 audio has two bytes for each sample.", param=where)
-        pcm = resample(pcm_from_bytes(data), in_hz=PCM_RATE_HZ, out_hz=ENGINE_INPUT_HZ)
+        pcm = whole_speech(data, audio_format, param=where)
         return SpeechContent(pcm=pcm, transcript=part.transcript)
     return TextContent(text=part.text or "")
 
 
-def pcm_from_bytes(data: bytes) -> Pcm:
-    """PCM16 little endian to float32 in -1..1."""
-    return np.frombuffer(data, "<i2").astype(np.float32) / 32768.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """How sound and pictures of an item are shown; `max_chars`: of one part, as text. Longer ones
+    are left out.
+    """
+
+    input_format: AudioFormatView
+    output_format: AudioFormatView
+    max_chars: int
 
 
-def view_of(item: Item, *, with_audio_bytes: int = 0) -> ItemView:
-    """An item as the wire shows it now (items change; a view does not).
-
-    Args:
-        with_audio_bytes: include audio, if its base64 is no longer than this.
+def view_of(item: Item, *, media: Media | None = None) -> ItemView:
+    """An item as the wire shows it now (items change; a view does not), as a rule without sound and
+    pictures.
     """
     if item.call is not None:
         call = item.call
@@ -108,11 +114,11 @@ def view_of(item: Item, *, with_audio_bytes: int = 0) -> ItemView:
         id=item.id,
         status=item.status,
         role=item.role,
-        content=[_part(item, each, with_audio_bytes) for each in content],
+        content=[_part(item, each, media) for each in content],
     )
 
 
-def _part(item: Item, content: Content, max_base64: int) -> ItemPart:
+def _part(item: Item, content: Content, media: Media | None) -> ItemPart:
     match content:
         case TextContent():
             if item.role == "assistant":
@@ -120,31 +126,27 @@ def _part(item: Item, content: Content, max_base64: int) -> ItemPart:
             return ItemPart(type="input_text", text=content.text)
         case ImageContent():
             # like audio, a picture comes back only where it was asked for and fits
-            uri = content.data_uri if len(content.data_uri) <= max_base64 else None
+            is_shown = media is not None and len(content.data_uri) <= media.max_chars
+            uri = content.data_uri if is_shown else None
             return ItemPart(type="input_image", image_url=uri, detail=content.detail)
         case SpeechContent():
-            audio = _speech_base64(content.pcm, max_base64)
+            audio = None if media is None else _speech_base64(content.pcm, media)
             return ItemPart(type="input_audio", audio=audio, transcript=content.transcript)
         case VoiceContent():
-            audio = _voice_base64(content.pcm, max_base64)
+            audio = None if media is None else _voice_base64(content.pcm, media)
             return ItemPart(type="output_audio", audio=audio, transcript=content.transcript)
         case CallContent() | OutputContent():
             raise AssertionError("shown as an item of its own type")
 
 
-def _speech_base64(pcm: Pcm, max_base64: int) -> str | None:
-    if len(pcm) * PCM_RATE_HZ // ENGINE_INPUT_HZ * 8 // 3 >= max_base64:
-        return None
-    pcm = resample(pcm, in_hz=ENGINE_INPUT_HZ, out_hz=PCM_RATE_HZ)
-    return pcm16_base64(np.clip(pcm * 32768.0, -32768, 32767).astype(np.int16))
+def _speech_base64(pcm: Pcm, media: Media) -> str | None:
+    return speech_base64(
+        pcm, media.input_format, from_hz=ENGINE_INPUT_HZ, max_chars=media.max_chars
+    )
 
 
-def _voice_base64(chunks: list[Pcm16], max_base64: int) -> str | None:
-    if not chunks or sum(len(chunk) for chunk in chunks) * 8 // 3 >= max_base64:
-        return None
-    return pcm16_base64(np.concatenate(chunks))
-
-
-def pcm16_base64(pcm: Pcm16) -> str:
-    """Samples as base64 of little-endian PCM16."""
-    return base64.b64encode(pcm.astype("<i2", copy=False).tobytes()).decode("ascii")
+def _voice_base64(chunks: list[Pcm16], media: Media) -> str | None:
+    pcm = np.concatenate([np.zeros(0, np.int16), *chunks]).astype(np.float32) / 32768.0
+    return speech_base64(
+        pcm, media.output_format, from_hz=ENGINE_OUTPUT_HZ, max_chars=media.max_chars
+    )

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, cast
 
 from daemon.protocol import (
+    AudioFormatView,
     AudioView,
     InputView,
     OutputView,
-    PcmFormat,
     ProtocolError,
     ServerVad,
     SessionPatch,
@@ -65,6 +65,15 @@ class Voices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What goes on in a session, which not every change may disturb."""
+
+    has_spoken: bool = False
+    has_input: bool = False
+    is_replying: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WireSession:
     """Everything of a session object that can differ from one session to the next."""
 
@@ -83,6 +92,9 @@ class WireSession:
     turn_detection: TurnDetection | None
     eagerness: str | None
     transcription: TranscriptionView | None
+    input_format: AudioFormatView
+    output_format: AudioFormatView
+    speed: float
     default_turn_detection: TurnDetection
 
     @classmethod
@@ -114,15 +126,15 @@ class WireSession:
             turn_detection=turn_detection,
             eagerness=turn_detection.eagerness,
             transcription=None,
+            input_format=AudioFormatView(),
+            output_format=AudioFormatView(),
+            speed=1.0,
             default_turn_detection=turn_detection,
         )
 
-    def patched(self, patch: SessionPatch, voices: Voices, *, has_spoken: bool) -> WireSession:
+    def patched(self, patch: SessionPatch, voices: Voices, moment: Moment) -> WireSession:
         """The session after a client's change; only present fields change. Whatever model it names
         (clients have defaults of their own built in), the served one answers and is shown.
-
-        Args:
-            has_spoken: the voice is fixed then.
 
         Raises:
             ProtocolError: a value that does not fit; nothing changes.
@@ -138,8 +150,8 @@ class WireSession:
         if "tracing" in patch.model_fields_set:
             changes["tracing"] = patch.tracing
         if patch.audio is not None:
-            changes |= self._input_changes(patch.audio.input)
-            changes |= self._output_changes(patch.audio.output, voices, has_spoken)
+            changes |= self._input_changes(patch.audio.input, moment)
+            changes |= self._output_changes(patch.audio.output, voices, moment)
         return replace(self, **changes)
 
     def _tool_changes(self, patch: SessionPatch) -> dict[str, Any]:
@@ -149,10 +161,17 @@ class WireSession:
             check_forced(choice, tools, param="session.tool_choice")
         return {"tools": tools, "tool_choice": choice}
 
-    def _input_changes(self, patch: InputPatch | None) -> dict[str, Any]:
+    def _input_changes(self, patch: InputPatch | None, moment: Moment) -> dict[str, Any]:
         changes: dict[str, Any] = {}
         if patch is None:
             return changes
+        if patch.format is not None and (shown := patch.format.shown()) != self.input_format:
+            if moment.has_input:
+                raise ProtocolError(
+                    "The format can not change while there is audio in the input buffer.",
+                    param="session.audio.input.format",
+                )
+            changes["input_format"] = shown
         if "turn_detection" in patch.model_fields_set:
             wanted = patch.turn_detection
             changes["eagerness"] = None
@@ -168,18 +187,33 @@ class WireSession:
         return changes
 
     def _output_changes(
-        self, patch: OutputPatch | None, voices: Voices, has_spoken: bool
+        self, patch: OutputPatch | None, voices: Voices, moment: Moment
     ) -> dict[str, Any]:
-        if patch is None or patch.voice is None or patch.voice == self.voice:
+        changes: dict[str, Any] = {}
+        if patch is None:
+            return changes
+        if patch.speed is not None:
+            changes["speed"] = float(patch.speed)
+        if patch.format is not None and (shown := patch.format.shown()) != self.output_format:
+            if moment.is_replying:
+                raise ProtocolError(
+                    "The format can not change while a response is in progress.",
+                    param="session.audio.output.format",
+                )
+            changes["output_format"] = shown
+        return changes | self._voice_changes(patch.voice, voices, moment)
+
+    def _voice_changes(self, name: str | None, voices: Voices, moment: Moment) -> dict[str, Any]:
+        if name is None or name == self.voice:
             return {}
-        engine_voice = voices.resolve(patch.voice)
-        if has_spoken and engine_voice != self.engine_voice:
+        engine_voice = voices.resolve(name)
+        if moment.has_spoken and engine_voice != self.engine_voice:
             raise ProtocolError(
                 "Cannot update a conversation's voice if assistant audio is present.",
                 code="cannot_update_voice",
                 param="session.audio.output.voice",
             )
-        return {"voice": patch.voice, "engine_voice": engine_voice}
+        return {"voice": name, "engine_voice": engine_voice}
 
     def view(self) -> SessionView:
         """The full effective configuration."""
@@ -187,12 +221,12 @@ class WireSession:
         choice = self.tool_choice
         audio = AudioView(
             input=InputView(
-                format=PcmFormat(),
+                format=self.input_format,
                 transcription=self.transcription,
                 noise_reduction=None,
                 turn_detection=shown,
             ),
-            output=OutputView(format=PcmFormat(), voice=self.voice, speed=1.0),
+            output=OutputView(format=self.output_format, voice=self.voice, speed=self.speed),
         )
         return SessionView(
             id=self.id,
@@ -217,6 +251,7 @@ class WireSession:
             instructions=self.instructions,
             voice=self.engine_voice,
             output=self.output,
+            speed=self.speed,
             max_output_tokens=self.max_output_tokens,
             turn_detection=self.turn_detection,
             transcription=_transcription(self.transcription),

@@ -174,6 +174,16 @@ class Conversation:
         return self._replies.has_spoken
 
     @property
+    def has_open_input(self) -> bool:
+        """Whether there is sound that waits to become an item."""
+        return self._log.speech is not None
+
+    @property
+    def is_replying(self) -> bool:
+        """Whether a reply of the conversation is being made."""
+        return self._replies.active is not None
+
+    @property
     def input_ms(self) -> int:
         """The input clock: milliseconds of audio appended since the session began."""
         return self._turns.input_ms

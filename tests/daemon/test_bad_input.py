@@ -81,16 +81,38 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (update(output_modalities=["text", "audio"]), "invalid_value", "session.output_modalities"),
     (update(max_output_tokens=0), "integer_below_min_value", "session.max_output_tokens"),
     (audio(output={"voice": "nobody"}), "invalid_value", "session.audio.output.voice"),
-    (audio(output={"speed": 2}), "invalid_value", "session.audio.output.speed"),
+    (audio(output={"speed": 2}), "decimal_above_max_value", "session.audio.output.speed"),
+    (audio(output={"speed": 0.2}), "decimal_below_min_value", "session.audio.output.speed"),
+    (audio(output={"speed": True}), "invalid_value", "session.audio.output.speed"),
     (
-        audio(input={"format": {"type": "audio/pcm", "rate": 16000}}),
+        audio(input={"format": {"type": "audio/pcm", "rate": 4000}}),
         "integer_below_min_value",
         "session.audio.input.format.rate",
     ),
     (
-        audio(output={"format": {"type": "audio/pcmu"}}),
+        audio(input={"format": {"type": "audio/pcm", "rate": 96000}}),
+        "integer_above_max_value",
+        "session.audio.input.format.rate",
+    ),
+    (
+        audio(output={"format": {"type": "audio/pcm", "rate": 22050}}),
+        "invalid_value",
+        "session.audio.output.format.rate",
+    ),
+    (
+        audio(output={"format": {"type": "audio/pcmu", "rate": 8000}}),
+        "unknown_parameter",
+        "session.audio.output.format.rate",
+    ),
+    (
+        audio(output={"format": {"type": "audio/opus"}}),
         "invalid_value",
         "session.audio.output.format.type",
+    ),
+    (
+        audio(input={"noise_reduction": {"type": "loud"}}),
+        "invalid_value",
+        "session.audio.input.noise_reduction.type",
     ),
     (
         audio(input={"turn_detection": {"type": "server_vad", "threshold": 2}}),
