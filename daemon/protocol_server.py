@@ -7,7 +7,7 @@ from typing import Literal
 from daemon.protocol_audio import AudioFormatView
 from daemon.protocol_base import ServerEvent, ServerModel
 from daemon.protocol_items import ItemView
-from daemon.protocol_session import SessionView
+from daemon.protocol_session import SessionView, TranscriptionSessionView
 
 
 class ErrorBody(ServerModel):
@@ -31,14 +31,14 @@ class SessionCreated(ServerEvent):
     """The first event of a connection."""
 
     type: Literal["session.created"] = "session.created"
-    session: SessionView
+    session: SessionView | TranscriptionSessionView
 
 
 class SessionUpdated(ServerEvent):
     """The full configuration after a change."""
 
     type: Literal["session.updated"] = "session.updated"
-    session: SessionView
+    session: SessionView | TranscriptionSessionView
 
 
 # ------------------------------------------------------------------------------- items

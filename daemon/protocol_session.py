@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from daemon.protocol_audio import AudioFormat, AudioFormatView
 from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_value
@@ -161,18 +161,17 @@ def _check_tracing(value: Any) -> Any:
     return value
 
 
-def _check_type(value: Any) -> Any:
-    if value == "transcription":
-        raise not_supported("Transcription sessions are")
-    return value
+SessionType = Literal["realtime", "transcription"]
+
+_OF_TRANSCRIPTION = ("type", "object", "id", "expires_at", "x_ext", "model", "audio", "include")
 
 
 class SessionPatch(ClientModel):
     """The `session` of `session.update`, of a WebRTC call, or of a secret. Read-only fields are
-    taken and ignored.
+    taken and ignored. A session that only transcribes has an input, and little else.
     """
 
-    type: Annotated[Literal["realtime"], BeforeValidator(_check_type)]
+    type: SessionType
     object: str | None = None
     id: str | None = None
     expires_at: int | None = None
@@ -190,6 +189,23 @@ class SessionPatch(ClientModel):
     truncation: Truncation | None = None
     include: Include = None
     audio: AudioPatch | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_transcription(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("type") == "transcription":
+            places: list[tuple[str, ...]] = [
+                (name,) for name in data if name not in _OF_TRANSCRIPTION
+            ]
+            audio = data.get("audio")
+            if isinstance(audio, dict) and audio.get("output") is not None:
+                places.append(("audio", "output"))
+            if places:
+                raise ValidationError.from_exception_data(
+                    "session",
+                    [InitErrorDetails(type="extra_forbidden", loc=at, input=None) for at in places],
+                )
+        return data
 
 
 # ------------------------------------------------------------------------------- what a server show
@@ -263,5 +279,23 @@ class SessionView(ServerModel):
     prompt: None
     expires_at: int
     audio: AudioView
+    include: None
+    x_ext: list[str] | None = None
+
+
+class TranscriptionAudioView(ServerModel):
+    """The one direction of a session that only transcribes."""
+
+    input: InputView
+
+
+class TranscriptionSessionView(ServerModel):
+    """The full effective session where it only transcribes."""
+
+    type: Literal["transcription"] = "transcription"
+    object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
+    id: str
+    expires_at: int
+    audio: TranscriptionAudioView
     include: None
     x_ext: list[str] | None = None

@@ -209,6 +209,8 @@ class RealtimeSession:
 
     async def _respond(self, asked: wire.ResponseParams) -> None:
         conversation, session = self.conversation, self.session
+        if session.type == "transcription":
+            raise ProtocolError("A transcription session has no responses.", param="type")
         # nobody hears a response beside the conversation, unless the client plays it
         output = "text" if asked.is_aside and self._is_paced else None
         options = options_of(asked, session, default_output=output)

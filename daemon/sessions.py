@@ -20,6 +20,7 @@ from daemon import logs
 from daemon.auth import Refusal
 from daemon.metrics import Metrics
 from daemon.protocol import ServerEvent, SessionPatch, SessionView
+from daemon.protocol_session import SessionType, TranscriptionSessionView
 from daemon.realtime import EXTENSIONS, RealtimeSession
 from daemon.settings import Settings
 from daemon.wire_session import Moment, Voices, WireSession
@@ -185,6 +186,7 @@ class Sessions:
         self,
         *,
         has_extensions: bool,
+        is_transcription: bool = False,
         send: Callable[[ServerEvent], None],
         max_event_bytes: int,
         patches: Sequence[SessionPatch] = (),
@@ -195,7 +197,9 @@ class Sessions:
         Raises:
             daemon.protocol.ProtocolError: one of `patches` does not fit.
         """
-        session = self._begin(EXTENSIONS if has_extensions else (), patches)
+        session = self._begin(
+            EXTENSIONS if has_extensions else (), patches, is_transcription=is_transcription
+        )
 
         def open_conversation(config: SessionConfig, emit: Emit) -> Conversation:
             return Conversation(
@@ -219,7 +223,7 @@ class Sessions:
             max_event_bytes=max_event_bytes,
         )
 
-    def preview(self, patch: SessionPatch | None) -> SessionView:
+    def preview(self, patch: SessionPatch | None) -> SessionView | TranscriptionSessionView:
         """What a session with this configuration would be.
 
         Raises:
@@ -227,12 +231,20 @@ class Sessions:
         """
         return self._begin((), [patch] if patch is not None else []).view()
 
-    def _begin(self, x_ext: tuple[str, ...], patches: Sequence[SessionPatch]) -> WireSession:
+    def _begin(
+        self,
+        x_ext: tuple[str, ...],
+        patches: Sequence[SessionPatch],
+        *,
+        is_transcription: bool = False,
+    ) -> WireSession:
         voices = self._voices
+        wanted: SessionType = "transcription" if is_transcription else "realtime"
         session = WireSession.begin(
             self.settings,
             voices,
             session_id=f"sess_{secrets.token_hex(10)}",
+            session_type=patches[0].type if patches else wanted,
             model=self.model_name,
             expires_at=int(time.time()) + (self.settings.session.max_duration_s or FOREVER_S),
             x_ext=x_ext,

@@ -51,7 +51,6 @@ async def _serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> Non
         await _Sideband(websocket, sessions).run(session, is_over)
         return
     grant = keys.enter(websocket.headers, offered)
-    _check_query(websocket)
     place = sessions.take_place("websocket")
     try:
         await websocket.accept(subprotocol=accepted)
@@ -63,12 +62,6 @@ async def _serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> Non
 def has_extensions(query: str | None, header: str | None) -> bool:
     """Whether a client opted in to what stock clients do not know."""
     return (query or header or "") not in ("", "0")
-
-
-def _check_query(websocket: WebSocket) -> None:
-    query = websocket.query_params
-    if query.get("intent") == "transcription":
-        raise Refusal(400, "Transcription sessions are not supported here yet.", "invalid_value")
 
 
 class _Socket:
@@ -149,6 +142,7 @@ class _Connection(_Socket):
         query, headers = self._websocket.query_params, self._websocket.headers
         session = self._sessions.open(
             has_extensions=has_extensions(query.get("x-ext"), headers.get("x-ext")),
+            is_transcription=query.get("intent") == "transcription",
             patches=patches,
             send=self._send,
             max_event_bytes=MAX_EVENT_BYTES,

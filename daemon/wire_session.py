@@ -26,6 +26,9 @@ from daemon.protocol_session import (
     OutputPatch,
     SemanticDetectionView,
     SemanticVad,
+    SessionType,
+    TranscriptionAudioView,
+    TranscriptionSessionView,
     TranscriptionView,
 )
 from daemon.protocol_tools import ForcedTool, FunctionTool
@@ -78,6 +81,7 @@ class WireSession:
     """Everything of a session object that can differ from one session to the next."""
 
     id: str
+    type: SessionType
     model: str
     expires_at: int
     x_ext: tuple[str, ...]
@@ -104,6 +108,7 @@ class WireSession:
         voices: Voices,
         *,
         session_id: str,
+        session_type: SessionType,
         model: str,
         expires_at: int,
         x_ext: tuple[str, ...],
@@ -112,6 +117,7 @@ class WireSession:
         turn_detection = _from_settings(settings.turn_detection)
         return cls(
             id=session_id,
+            type=session_type,
             model=model,
             expires_at=expires_at,
             x_ext=x_ext,
@@ -125,7 +131,9 @@ class WireSession:
             tracing=None,
             turn_detection=turn_detection,
             eagerness=turn_detection.eagerness,
-            transcription=None,
+            transcription=TranscriptionView(model=model)
+            if session_type == "transcription"
+            else None,
             input_format=AudioFormatView(),
             output_format=AudioFormatView(),
             speed=1.0,
@@ -139,6 +147,8 @@ class WireSession:
         Raises:
             ProtocolError: a value that does not fit; nothing changes.
         """
+        if patch.type != self.type:
+            raise ProtocolError("The type of a session can not change.", param="session.type")
         changes: dict[str, Any] = {}
         if patch.instructions is not None:
             changes["instructions"] = patch.instructions
@@ -215,17 +225,25 @@ class WireSession:
             )
         return {"voice": name, "engine_voice": engine_voice}
 
-    def view(self) -> SessionView:
+    def view(self) -> SessionView | TranscriptionSessionView:
         """The full effective configuration."""
-        shown = _view_of_detection(self.turn_detection, self.eagerness)
+        heard = InputView(
+            format=self.input_format,
+            transcription=self.transcription,
+            noise_reduction=None,
+            turn_detection=_view_of_detection(self.turn_detection, self.eagerness),
+        )
+        if self.type == "transcription":
+            return TranscriptionSessionView(
+                id=self.id,
+                expires_at=self.expires_at,
+                audio=TranscriptionAudioView(input=heard),
+                include=None,
+                x_ext=list(self.x_ext) or None,
+            )
         choice = self.tool_choice
         audio = AudioView(
-            input=InputView(
-                format=self.input_format,
-                transcription=self.transcription,
-                noise_reduction=None,
-                turn_detection=shown,
-            ),
+            input=heard,
             output=OutputView(format=self.output_format, voice=self.voice, speed=self.speed),
         )
         return SessionView(
@@ -253,10 +271,23 @@ class WireSession:
             output=self.output,
             speed=self.speed,
             max_output_tokens=self.max_output_tokens,
-            turn_detection=self.turn_detection,
+            turn_detection=self._detection(),
             transcription=_transcription(self.transcription),
+            is_transcription=self.type == "transcription",
             tools=tuple(tool.for_template() for tool in self.tools),
             **tool_choice(self.tool_choice),
+        )
+
+    def _detection(self) -> TurnDetection | None:
+        """As the conversation wants it: where nobody replies, turns lead to nothing."""
+        if self.turn_detection is None or self.type == "realtime":
+            return self.turn_detection
+        return replace(
+            self.turn_detection,
+            idle_timeout_ms=None,
+            create_response=False,
+            interrupt_response=False,
+            speculates=False,
         )
 
 

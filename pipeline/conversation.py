@@ -361,8 +361,9 @@ class Conversation:
         task.add_done_callback(self._tasks.discard)
 
     def _reopen(self) -> None:
-        """Find a living engine, unless that is under way."""
-        if self._group is not None and not self._closing.is_set() and not self._is_opening:
+        """Find a living engine, unless that is under way or nobody shall reply."""
+        is_wanted = not (self._config.is_transcription or self._is_opening)
+        if is_wanted and self._group is not None and not self._closing.is_set():
             self._is_opening = True
             self._spawn(self._open(), "open context")
 

@@ -43,8 +43,11 @@ class Transcription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
-    """Everything of a session that may change while it lives; `turn_detection` None means manual
-    turns; `tools` are JSON texts, one for each function; `speed` of the speech, above 1 is faster.
+    """Everything of a session that may change while it lives.
+
+    `turn_detection` None means manual turns; `tools` are JSON texts, one for each function; `speed`
+    of the speech, above 1 is faster; `is_transcription`: speech is only written down and nobody
+    replies.
     """
 
     instructions: str
@@ -53,6 +56,7 @@ class SessionConfig:
     speed: float = 1.0
     max_output_tokens: int | None = None
     transcription: Transcription | None = None
+    is_transcription: bool = False
     tools: tuple[str, ...] = ()
     tool_choice: ToolChoice = "auto"
     forced_tool: str | None = None

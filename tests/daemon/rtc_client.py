@@ -81,7 +81,9 @@ class Client:
         self.channel.on("message", lambda text: self.events.append(json.loads(text)))
         self.peer.on("track", self._on_track)
 
-    async def call(self, *, query: str = "", has_camera: bool = False) -> None:
+    async def call(
+        self, *, query: str = "", has_camera: bool = False, authorization: str = ""
+    ) -> None:
         """Offer without candidates, as browsers do, and wait for the session."""
         self.peer.addTrack(self.microphone)
         if has_camera:
@@ -91,8 +93,11 @@ class Client:
         offer = "\r\n".join(
             line for line in lines if not line.startswith(("a=candidate", "a=end-of-cand"))
         )
+        headers = {"type": "application/sdp"}
+        if authorization:
+            headers["authorization"] = authorization
         response = await self.rig.fetch(
-            "POST", f"/v1/realtime/calls{query}", offer + "\r\n", type="application/sdp"
+            "POST", f"/v1/realtime/calls{query}", offer + "\r\n", **headers
         )
         assert response.status == 201, response.text
         assert response.headers["content-type"] == "application/sdp"
