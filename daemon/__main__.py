@@ -51,6 +51,10 @@ COMMANDS = {
         module="models.commands.bench_engine",
         summary="measure the engine alone, beside its floor and the reference",
     ),
+    "bench conversation": Command(
+        module="pipeline.bench.conversation",
+        summary="let made users talk with this pipeline and measure turn-taking and barge-in",
+    ),
     "checkpoint": Command(
         module="models.commands.checkpoint",
         summary="make a checkpoint: a small random one, or one trained by the recipe; examine it",

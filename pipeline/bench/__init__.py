@@ -1,0 +1,1 @@
+"""The conversation bench: made users, a scripted engine, and what was heard."""

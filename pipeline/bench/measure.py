@@ -1,0 +1,188 @@
+"""What a recorded conversation is worth, by exact rules.
+
+The agent's channel becomes segments: 10 ms frames louder than -45 dBFS, gaps up to 500 ms
+closed, pieces under 100 ms dropped. All times are seconds on the media clock; latencies are signed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline import events
+from pipeline.bench.scripted_engine import ScriptedResponse
+from pipeline.bench.talk import Recording, picture_number
+from pipeline.bench.user import Said
+from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16
+
+FRAME_S = 0.01
+LOUD_DBFS = -45.0
+MAX_GAP_S = 0.5
+MIN_SEGMENT_S = 0.1
+YIELD_S = 2.0  # within which an interruption must silence the agent
+FALSE_YIELD_S = 1.0  # within which anything else must not
+FALSE_ANSWER_S = 2.0
+AT_ONCE_S = 0.1  # an answer that begins so near to the onset of speech did not hear it
+
+Segment = tuple[float, float]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Figures of one or more conversations; lists hold one value for each case."""
+
+    latencies_s: list[float] = field(default_factory=list)
+    num_turns: int = 0
+    num_answered: int = 0
+    num_segments: int = 0
+    num_in_pause: int = 0
+    num_over_speech: int = 0
+    yields_s: list[float] = field(default_factory=list)
+    num_interruptions: int = 0
+    false_yields: dict[str, list[bool]] = field(default_factory=dict)
+    false_stop_gaps_s: list[float] = field(default_factory=list)
+    num_false_stops: int = 0
+    leaks_ms: list[float] = field(default_factory=list)
+    word_errors: list[int] = field(default_factory=list)
+    freshness_s: list[float] = field(default_factory=list)
+    num_underruns: int = 0
+    agent_s: float = 0.0
+    num_kept: int = 0
+    num_wasted: int = 0
+    wasted_frames: int = 0
+
+
+def segments(pcm: Pcm16, *, max_gap_s: float = MAX_GAP_S) -> list[Segment]:
+    """Where the agent speaks. pcm: [num_samples] int16 at 24 kHz."""
+    size = round(FRAME_S * ENGINE_OUTPUT_HZ)
+    frames = pcm[: len(pcm) // size * size].reshape(-1, size).astype(np.float64) / 32768
+    loud = np.sqrt(np.mean(np.square(frames), axis=1)) > 10 ** (LOUD_DBFS / 20)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], loud.astype(np.int8), [0]])))
+    found: list[Segment] = []
+    for start, end in zip(edges[::2] * FRAME_S, edges[1::2] * FRAME_S, strict=True):
+        if found and start - found[-1][1] <= max_gap_s:
+            found[-1] = (found[-1][0], float(end))
+        else:
+            found.append((float(start), float(end)))
+    return [(a, b) for a, b in found if b - a >= MIN_SEGMENT_S]
+
+
+def measure(recording: Recording, tally: Tally) -> None:
+    """Add one conversation's figures."""
+    agent = segments(recording.agent)
+    _answers(recording.said, agent, tally)
+    _yields(recording, agent, tally)
+    _leaks(recording, tally)
+    _history(recording, tally)
+    _freshness(recording, tally)
+    tally.agent_s += sum(b - a for a, b in agent)
+    tally.num_underruns += recording.num_underruns
+    for _, event in recording.told:
+        if isinstance(event, events.Speculated):
+            tally.num_kept += event.is_kept
+            tally.num_wasted += not event.is_kept
+            tally.wasted_frames += event.audio_tokens
+
+
+def _answers(said: list[Said], agent: list[Segment], tally: Tally) -> None:
+    turns = [s for s in said if s.sort in ("turn", "interruption")]
+    starts = [start for start, _ in agent]
+    tally.num_segments += len(starts)
+    for index, turn in enumerate(turns):
+        tally.num_turns += 1
+        until = turns[index + 1].on_s if index + 1 < len(turns) else np.inf
+        early = [s for s in starts if turn.on_s + AT_ONCE_S < s < turn.off_s]
+        late = [s for s in starts if turn.off_s <= s < until]
+        in_pause = [s for s in early if any(a <= s <= b for a, b in turn.pauses)]
+        tally.num_in_pause += len(in_pause)
+        tally.num_over_speech += len(early) - len(in_pause)
+        answer = early[:1] or late[:1]
+        if late or early:
+            tally.num_answered += 1
+            tally.latencies_s.append(answer[0] - turn.off_s)
+
+
+def _yields(recording: Recording, agent: list[Segment], tally: Tally) -> None:
+    closed = segments(recording.agent, max_gap_s=0.0)
+    for said in recording.said:
+        if said.sort == "turn":
+            continue
+        spoken = next(((a, b) for a, b in agent if a <= said.on_s < b), None)
+        if said.sort == "interruption":
+            if spoken is not None:
+                tally.num_interruptions += 1
+                if spoken[1] - said.on_s <= YIELD_S:
+                    tally.yields_s.append(spoken[1] - said.on_s)
+            continue
+        errors = tally.false_yields.setdefault(said.sort, [])
+        if spoken is None:
+            errors.append(any(said.on_s < a < said.on_s + FALSE_ANSWER_S for a, _ in agent))
+            continue
+        errors.append(spoken[1] - said.on_s <= FALSE_YIELD_S and not _ended(recording, spoken[1]))
+        _false_stop(closed, said, spoken, tally)
+
+
+def _ended(recording: Recording, at_s: float) -> bool:
+    """Whether a reply was played to its end about then."""
+    return any(
+        isinstance(event, events.OutputStopped) and abs(time_s - at_s) < 2 * MAX_GAP_S
+        for time_s, event in recording.told
+    )
+
+
+def _false_stop(closed: list[Segment], said: Said, spoken: Segment, tally: Tally) -> None:
+    """A reply that fell silent for what was no interruption: did it come back, and how soon?"""
+    pieces = [(a, b) for a, b in closed if spoken[0] <= a and b <= spoken[1] + 1e-6]
+    gaps = [
+        after[0] - before[1]
+        for before, after in itertools.pairwise(pieces)
+        if said.on_s < before[1] < said.on_s + FALSE_YIELD_S
+    ]
+    if spoken[1] - said.on_s <= FALSE_YIELD_S:
+        tally.num_false_stops += 1
+    elif gaps and max(gaps) > 0.1:
+        tally.num_false_stops += 1
+        tally.false_stop_gaps_s.append(max(gaps))
+
+
+def _leaks(recording: Recording, tally: Tally) -> None:
+    """Milliseconds of the old reply that sound after the decision to stop it."""
+    raw = segments(recording.agent, max_gap_s=0.02)
+    for time_s, event in recording.told:
+        if isinstance(event, events.OutputCleared):
+            left = [b - time_s for a, b in raw if a < time_s < b]
+            tally.leaks_ms.append(1000 * max(left, default=0.0))
+
+
+def _history(recording: Recording, tally: Tally) -> None:
+    """Words that the history holds of each cut reply beside the words that were played."""
+    played = {
+        event.item.id: event.item
+        for _, event in recording.told
+        if isinstance(event, events.ResponseItemStarted)
+    }
+    by_item = dict(zip(played, _with_item(recording), strict=False))
+    for _, event in recording.told:
+        if isinstance(event, events.ItemTruncated):
+            spoken = by_item[event.item_id].spoken
+            heard = spoken.text_at(event.audio_end_ms * ENGINE_OUTPUT_HZ // 1000)
+            voice = played[event.item_id].content[0]
+            kept = getattr(voice, "transcript", "")
+            tally.word_errors.append(abs(len(heard.split()) - len(kept.split())))
+
+
+def _with_item(recording: Recording) -> list[ScriptedResponse]:
+    """The engine's replies that became items, in order: all that were confirmed and made sound."""
+    return [r for r in recording.responses if r.has_sounded]
+
+
+def _freshness(recording: Recording, tally: Tally) -> None:
+    """Age, at the end of the user's speech, of the newest picture that the reply knew."""
+    ends = [s.off_s for s in recording.said if s.sort in ("turn", "interruption")]
+    for response in _with_item(recording):
+        before = [end for end in ends if end <= response.started_s]
+        if response.frame is not None and before:
+            taken_s = recording.frame_times[picture_number(response.frame.rgb)]
+            tally.freshness_s.append(max(before) - taken_s)

@@ -1,0 +1,151 @@
+"""One conversation of a made user with a scripted engine, on the media clock.
+
+Faster than real time and the same each time: the clock moves when 20 ms of microphone have been
+taken in and 20 ms of loudspeaker have been read. There is no network in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline import events
+from pipeline.bench.scripted_engine import ScriptedEngine, ScriptedResponse, Spoken
+from pipeline.bench.user import STEP_S, Said, User
+from pipeline.conversation import Conversation
+from pipeline.listening.judges import Judges
+from pipeline.messages import ENGINE_INPUT_HZ, ENGINE_OUTPUT_HZ, Pcm, Pcm16, Rgb
+from pipeline.playout import Playout
+from pipeline.session_config import SessionConfig, TurnDetection
+from pipeline.vad import SileroVad
+
+OUT_SAMPLES = round(STEP_S * ENGINE_OUTPUT_HZ)
+CAMERA_STEPS = 10  # a picture each 200 ms
+AUDIBLE = 10 ** (-45 / 20) * 32768  # root mean square
+SETTLE_ROUNDS = 12  # of the event loop: the longest chain of tasks behind one step
+
+
+class MediaClock:
+    """Stands still until `advance`."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Event]] = []
+        self._count = itertools.count()
+
+    def now_s(self) -> float:
+        """Seconds of media since the beginning."""
+        return self._now_s
+
+    async def sleep_until(self, deadline_s: float) -> None:
+        """Wait until the media have come so far."""
+        if deadline_s > self._now_s + 1e-9:
+            event = asyncio.Event()
+            heapq.heappush(self._sleepers, (deadline_s, next(self._count), event))
+            await event.wait()
+
+    def advance(self, seconds: float) -> None:
+        """Move on."""
+        self._now_s += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._now_s + 1e-9:
+            heapq.heappop(self._sleepers)[2].set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How the agent is set up. `delay_s`: of the engine's first frame; `frame_s`: of each after."""
+
+    detection: TurnDetection
+    judges: Judges
+    replies: tuple[Spoken, ...]
+    delay_s: float
+    frame_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """All that happened. `told`: session events with their time; `user`: 16 kHz, `agent`: 24 kHz;
+    `frame_times`: when each camera picture was taken, by its number.
+    """
+
+    seed: int
+    said: list[Said]
+    told: list[tuple[float, events.SessionEvent]]
+    user: Pcm
+    agent: Pcm16
+    responses: list[ScriptedResponse]
+    frame_times: list[float]
+    num_underruns: int
+
+
+async def talk(setup: Setup, user: User) -> Recording:
+    """Let them talk until the user has said all that it wanted."""
+    clock, playout = MediaClock(), Playout()
+    engine = ScriptedEngine(
+        clock=clock, replies=setup.replies, first_audio_s=setup.delay_s, frame_s=setup.frame_s
+    )
+    told: list[tuple[float, events.SessionEvent]] = []
+    conversation = Conversation(
+        engine,
+        config=SessionConfig(instructions="", turn_detection=setup.detection),
+        emit=lambda event: told.append((clock.now_s(), event)),
+        vad=SileroVad(),
+        clock=clock,
+        playout=playout,
+        judges=setup.judges,
+    )
+    running = asyncio.create_task(conversation.run())
+    await _settle()
+    spoken: list[Pcm] = []
+    heard: list[Pcm16] = [np.zeros(OUT_SAMPLES, np.int16)]  # what is read is heard in the next step
+    frame_times: list[float] = []
+    life = user.live()
+    microphone: Pcm | None = next(life)
+    while microphone is not None:
+        if len(spoken) % CAMERA_STEPS == 0:
+            conversation.append_frame(numbered_picture(len(frame_times)))
+            frame_times.append(clock.now_s())
+        clock.advance(STEP_S)  # the sound has been recorded by now
+        await conversation.append_audio(microphone, rate_hz=ENGINE_INPUT_HZ)
+        await _settle()
+        heard.append(playout.read(OUT_SAMPLES))
+        spoken.append(microphone)
+        try:
+            microphone = life.send(_is_audible(heard[-1]))
+        except StopIteration:
+            microphone = None
+    await conversation.aclose()
+    await running
+    return Recording(
+        seed=user.seed,
+        said=user.said,
+        told=told,
+        user=np.concatenate(spoken),
+        agent=np.concatenate(heard),
+        responses=engine.responses,
+        frame_times=frame_times,
+        num_underruns=playout.num_underruns,
+    )
+
+
+def numbered_picture(number: int) -> Rgb:
+    """A small picture that says its number."""
+    return np.full((4, 4, 3), (number % 256, number // 256 % 256, 0), np.uint8)
+
+
+def picture_number(rgb: Rgb) -> int:
+    """The number of a picture."""
+    return int(rgb[0, 0, 0]) + 256 * int(rgb[0, 0, 1])
+
+
+def _is_audible(pcm: Pcm16) -> bool:
+    return bool(np.sqrt(np.mean(np.square(pcm.astype(np.float64)))) > AUDIBLE)
+
+
+async def _settle() -> None:
+    for _ in range(SETTLE_ROUNDS):
+        await asyncio.sleep(0)
