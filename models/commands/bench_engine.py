@@ -48,10 +48,13 @@ SHORT_TOKENS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One measured reply: times from the end of the question."""
+    """One measured reply: times from the end of the question. `cpu_ms` is this process's work for
+    all of it, which other programs on the machine do not lengthen as they do the time.
+    """
 
     first_audio_ms: float
     total_ms: float
+    cpu_ms: float
     audio_s: float
     tokens_left: int
     text_ids: tuple[int, ...]
@@ -192,6 +195,7 @@ class Bench:
             "tokens_left_at_turn_end": reply.tokens_left,
             f"turn{turns}_over_turn1": round(last / first, 3),
             "reply_ms": round(reply.total_ms, 1),
+            "reply_cpu_ms": round(reply.cpu_ms, 1),
             "floor_reached": round(floor.frame_ms / reply.frame_ms, 4),
         }
         return {
@@ -278,7 +282,7 @@ class Bench:
         self.engine.respond(context, self._ids, options)
 
     def _reply(self, context: int, num_tokens: int) -> Reply:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         self._respond(context, num_tokens)
         first, samples, left = None, 0, 0
         codes: list[tuple[int, ...]] = []
@@ -297,11 +301,12 @@ class Bench:
                         is_over, left = True, event.stages.tokens_left
                         if event.error is not None:
                             raise ModelError(event.error)
-        total = time.perf_counter()
+        total, cpu_total = time.perf_counter(), time.process_time()
         assert first is not None, "a reply without sound"
         return Reply(
             first_audio_ms=1000 * (first - started),
             total_ms=1000 * (total - started),
+            cpu_ms=1000 * (cpu_total - cpu_started),
             audio_s=samples / OUTPUT_HZ,
             tokens_left=left,
             text_ids=tuple(ids),
