@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from models.cache import DecoderCache
 from models.config import DecoderConfig
+from models.decode_step import DecodeStep
 from models.feed_forward import Mlp, SparseMlp
 
 
@@ -165,31 +166,33 @@ class Attention(nn.Module):
         turned = rotary.rotate(turned)
         queries, keys = turned[:, : self.num_heads], turned[:, self.num_heads :]
         all_keys, all_values = cache.append(layer, keys, values)  # [Hkv, P + T, D]
-        if num_tokens == 1:
-            mixed = self._decode(queries, all_keys, all_values, mask)
-        else:
-            mixed = self._prefill(queries, all_keys, all_values, mask)
+        mixed = self._attend(queries, all_keys, all_values, mask)
         projected: Tensor = self.o_proj(mixed)
         return projected
 
-    def _decode(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """One token: the query heads of a group are as good as positions, so keys are read once."""
-        grouped = queries.reshape(1, self.num_kv_heads, -1, self.head_dim)  # [1, Hkv, Hq/Hkv, D]
-        mixed = F.scaled_dot_product_attention(grouped, keys[None], values[None], attn_mask=mask)
-        return mixed.reshape(1, -1)  # [1, Hq * D]
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """[T, Hq, D] over [Hkv, P + T, D] -> [T, Hq * D].
 
-    def _prefill(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        mixed = F.scaled_dot_product_attention(
-            queries.transpose(0, 1)[None],  # [1, Hq, T, D]
-            keys[None],
-            values[None],
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=True,
-        )
-        return mixed[0].transpose(0, 1).flatten(1)  # [T, Hq * D]
+        The query heads of a group are as good as positions, so keys are read once for all of them;
+        a mask then counts for each. Plainly causal attention is the library's own affair.
+        """
+        num_tokens, num_groups = queries.shape[0], self.num_heads // self.num_kv_heads
+        if mask is None and num_tokens > 1:
+            mixed = F.scaled_dot_product_attention(
+                queries.transpose(0, 1)[None],  # [1, Hq, T, D]
+                keys[None],
+                values[None],
+                is_causal=True,
+                enable_gqa=True,
+            )
+            return mixed[0].transpose(0, 1).flatten(1)  # [T, Hq * D]
+        grouped = queries.view(num_tokens, self.num_kv_heads, num_groups, self.head_dim)
+        grouped = grouped.permute(1, 2, 0, 3).reshape(1, self.num_kv_heads, -1, self.head_dim)
+        if mask is not None:
+            mask = mask.repeat(num_groups, 1)  # [groups * T, P + T]
+        mixed = F.scaled_dot_product_attention(grouped, keys[None], values[None], attn_mask=mask)
+        mixed = mixed.view(self.num_kv_heads, num_groups, num_tokens, self.head_dim)
+        return mixed.permute(2, 0, 1, 3).reshape(num_tokens, -1)
 
 
 class LayerScale(nn.Module):
@@ -250,6 +253,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = RotaryEmbedding(config)
+        self._step: DecodeStep | None = None
+
+    def prepare_step(self) -> None:
+        """Make the quicker way of single tokens, where there is one. The weights must stay."""
+        self._step = DecodeStep(self) if DecodeStep.fits(self) else None
 
     def forward(
         self,
@@ -294,6 +302,11 @@ class Decoder(nn.Module):
         mask = _attention_mask(
             num_tokens, cache.num_visible, self.config.sliding_window, hidden_states.device
         )
+        is_step = num_tokens == 1 and mask is None and deepstack is None
+        if is_step and self._step is not None and torch.is_inference_mode_enabled():
+            output = DecoderOutput(*self._step(hidden_states, rotary, cache, capture_layer))
+            cache.advance(1)
+            return output
         captured = None
         for index, layer in enumerate(self.layers):
             hidden_states = layer(hidden_states, rotary, mask, cache, index)

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.config import OmniConfig
+from models.decoder import Decoder
 from models.devices import check_fits
 from models.errors import CheckpointError
 from models.qwen3_omni.model import Qwen3Omni
@@ -42,6 +43,9 @@ def load_model(
         model = Qwen3Omni(config)
     load_weights(model, folder, device=device, dtype=dtype)
     lay_out_for_decoding(model)
+    for module in model.modules():
+        if isinstance(module, Decoder):
+            module.prepare_step()
     return model
 
 
