@@ -91,16 +91,11 @@ async def items_of(
     """What a response answers; None: the conversation.
 
     Raises:
-        ProtocolError: a reference to an item that there is not, or the response belongs to the
-            conversation, whose items it then answers.
+        ProtocolError: a reference to an item that there is not.
         BadInputError: media that can not be read.
     """
     if asked.input is None:
         return None
-    if not asked.is_aside:
-        raise ProtocolError(
-            "An input of its own needs 'conversation': 'none'.", param="response.input"
-        )
     found: list[Item] = []
     for index, given in enumerate(asked.input):
         if isinstance(given, ItemIn):

@@ -221,7 +221,7 @@ class RealtimeSession:
             if asked.is_aside:
                 conversation.respond_aside(options, config=config or session.config(), items=items)
             else:
-                conversation.respond(options, config=config)
+                conversation.respond(options, config=config, items=items)
         finally:
             self._asked = None
 

@@ -24,6 +24,7 @@ from pipeline.engine_port import Engine
 from pipeline.errors import EngineLostError
 from pipeline.events import Emit
 from pipeline.floor import Floor
+from pipeline.history import to_messages
 from pipeline.items import Item, TextContent
 from pipeline.listening.judges import Judges
 from pipeline.log import ConversationLog
@@ -289,17 +290,23 @@ class Conversation:
 
     # ------------------------------------------------------------------ replies
     def respond(
-        self, options: ResponseOptions | None = None, *, config: SessionConfig | None = None
+        self,
+        options: ResponseOptions | None = None,
+        *,
+        config: SessionConfig | None = None,
+        items: Sequence[Item] | None = None,
     ) -> str:
         """Start a reply by hand; returns its id. None: as the session is configured.
 
-        `config`: instructions, voice and tools for this reply alone.
-
-        Raises BadInputError, code conversation_already_has_active_response.
+        `config`, `items`: instructions, voice and tools for this reply alone, and what it answers
+        instead of the conversation, of which it becomes a part all the same. Raises BadInputError,
+        code conversation_already_has_active_response.
         """
-        reply_id = self._start_reply(options, self._floor.manual_turn, config)
+        messages = None if items is None else to_messages(items)
+        reply = self._replies.start(options, self._floor.manual_turn, config, messages)
         self._floor.manual_turn = None
-        return reply_id
+        self._note_state()
+        return reply.id
 
     def respond_aside(
         self,
@@ -328,22 +335,10 @@ class Conversation:
         self._replies.clear_output()
         self._note_state()
 
-    def _start_reply(
-        self,
-        options: ResponseOptions | None,
-        turn_end: TurnEnd | None,
-        config: SessionConfig | None = None,
-    ) -> str:
-        if options is None:
-            options = self._config.response_options()
-        speed = (config or self._config).speed
-        reply = self._replies.start(options, turn_end, config, speed=speed)
-        self._note_state()
-        return reply.id
-
     def _answer(self, turn_end: TurnEnd) -> None:
         if not self._closing.is_set():
-            self._start_reply(None, turn_end)
+            self._replies.start(None, turn_end)
+            self._note_state()
 
     def _emit_turn(self, event: events.SessionEvent) -> None:
         self._emit(event)

@@ -212,6 +212,11 @@ def to_message(item: Item, *, still: Rgb | None = None) -> Message | None:
     return Message(role=item.role, parts=tuple(parts)) if parts else None
 
 
+def to_messages(items: Iterable[Item]) -> tuple[Message, ...]:
+    """What an engine is told to know these items."""
+    return joined(message for item in items if (message := to_message(item)) is not None)
+
+
 def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Calls as part of the turn that made them, results of parallel calls in one turn.
 

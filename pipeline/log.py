@@ -89,6 +89,11 @@ class ConversationLog:
         if context is not None:
             context.close()
 
+    @property
+    def config(self) -> SessionConfig:
+        """What the session wants (one reply may have terms of its own)."""
+        return self._config
+
     def configure(self, config: SessionConfig) -> None:
         """Take other instructions, another voice, other tools."""
         self.retract()
@@ -274,20 +279,28 @@ class ConversationLog:
         return speculation.confirm()
 
     def respond(
-        self, options: ResponseOptions, config: SessionConfig | None = None
+        self,
+        options: ResponseOptions,
+        config: SessionConfig | None = None,
+        messages: tuple[Message, ...] | None = None,
     ) -> Response | None:
         """Start a reply to all that is finished; None while there is no living context.
 
-        `config`: instructions, voice and tools for this reply alone. The engine has to read the
-        whole log anew for them, and once more behind the reply.
+        `config`: instructions, voice and tools for this reply alone; `messages`: what it answers
+        instead. The engine has to read the whole log anew for either, and once more behind the
+        reply.
         """
         if (context := self._living()) is None:
             return None
-        if (begun := self._confirmed(options, config)) is not None:
+        if messages is None and (begun := self._confirmed(options, config)) is not None:
             self._is_replying = True
             return begun
         self._suspend_speech()
         self._prepare(context, config or self._config)
+        if messages is not None:
+            context.rebuild(messages)
+            self.generation += 1
+            self._needs_rebuild = True
         response = context.respond(options)
         self._is_replying = True
         self._resume_speech()

@@ -19,6 +19,7 @@ from pipeline.history import new_id
 from pipeline.log import ConversationLog
 from pipeline.messages import (
     AudioDelta,
+    Message,
     Pcm16,
     ResponseEnded,
     ResponseOptions,
@@ -109,15 +110,15 @@ class Replies:
     # ------------------------------------------------------------------ one reply's life
     def start(
         self,
-        options: ResponseOptions,
+        options: ResponseOptions | None,
         turn_end: TurnEnd | None,
         config: SessionConfig | None = None,
-        *,
-        speed: float = 1.0,
+        messages: tuple[Message, ...] | None = None,
     ) -> Reply:
         """Begin a reply; without a living engine it waits for `launch`.
 
-        `config`: instructions, voice and tools for this reply alone.
+        `options` None: as the session is configured; `config`: instructions, voice and tools for
+        this reply alone; `messages`: what it answers instead of the conversation.
 
         Raises:
             BadInputError: one is being made already.
@@ -128,12 +129,15 @@ class Replies:
                 "Wait until the response is finished before creating a new one.",
                 code="conversation_already_has_active_response",
             )
+        used = config or self._log.config
+        options = options or self._log.config.response_options()
         self.active = Reply(
             id=new_id("resp"),
             options=options,
             turn_end=turn_end,
             config=config,
-            speed=speed,
+            speed=used.speed,
+            messages=messages,
             underruns_before=self._playout.num_underruns if self._playout else 0,
         )
         self._emit(events.ResponseStarted(response_id=self.active.id, has_audio=options.audio))
@@ -146,12 +150,13 @@ class Replies:
         reply = self.active
         if reply is None or reply.response is not None:
             return
-        response = self._log.respond(reply.options, reply.config)
+        response = self._log.respond(reply.options, reply.config, reply.messages)
         if response is None:
             return
         reply.anchor_id = self._log.history.tail_id
         reply.response = response
-        reply.generation = self._log.generation
+        if reply.messages is None:
+            reply.generation = self._log.generation
         self._spawn(self._follow(reply, response), f"reply {reply.id}")
 
     def fail_waiting(self, error: str) -> None:

@@ -14,6 +14,7 @@ from pipeline.items import Item, TextContent, VoiceContent
 from pipeline.messages import (
     ENGINE_OUTPUT_HZ,
     AudioDelta,
+    Message,
     Pcm16,
     ResponseOptions,
     Stages,
@@ -41,18 +42,20 @@ class TurnEnd:
 class Reply:
     """A reply under way or done.
 
-    `config` is what holds for this reply alone, None: the session's; `anchor_id` is the item that
-    it follows (the last one when an engine took it on); `item` is what it says or writes, `calls`
-    its tool calls by their numbers; `num_samples` is the length of its speech so far; `alignment`
-    holds (samples so far, characters spoken by then) for each codec frame; `max_heard_samples` is
-    set once a paced output was cut: no more than that can have been heard; `told` is what an engine
-    was told last of what was heard: (generation of the log, samples).
+    `config` is what holds for this reply alone, None: the session's; `messages` what it answers,
+    None: the conversation; `anchor_id` is the item that it follows (the last one when an engine
+    took it on); `item` is what it says or writes, `calls` its tool calls by their numbers;
+    `num_samples` is the length of its speech so far; `alignment` holds (samples so far, characters
+    spoken by then) for each codec frame; `max_heard_samples` is set once a paced output was cut: no
+    more than that can have been heard; `told` is what an engine was told last of what was heard:
+    (generation of the log, samples).
     """
 
     id: str
     options: ResponseOptions
     turn_end: TurnEnd | None
     config: SessionConfig | None = None
+    messages: tuple[Message, ...] | None = None
     anchor_id: str | None = None
     item: Item | None = None
     calls: dict[int, Item] = field(default_factory=dict)

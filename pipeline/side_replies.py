@@ -12,7 +12,7 @@ from pipeline import events
 from pipeline.engine_port import Context, Engine
 from pipeline.errors import BadInputError, PipelineError
 from pipeline.heard import Spawn
-from pipeline.history import joined, new_id, to_message
+from pipeline.history import new_id, to_messages
 from pipeline.items import Item
 from pipeline.messages import (
     Message,
@@ -49,7 +49,7 @@ class SideReplies:
                 f"At most {MAX_SIDE_REPLIES} responses out of band at once.",
                 code="rate_limit_exceeded",
             )
-        messages = joined(message for item in items if (message := to_message(item)))
+        messages = to_messages(items)
         reply = Reply(id=new_id("resp"), options=options, turn_end=None, speed=config.speed)
         self._active[reply.id] = reply
         self._emit(

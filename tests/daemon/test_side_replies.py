@@ -129,3 +129,38 @@ async def test_a_reply_in_the_conversation_with_terms_of_its_own() -> None:
         assert rig.engine.response.options.max_tokens == 7
         assert (context.instructions, context.voice, context.tools) == session_terms
         assert context.story == ["user: hello", "assistant: One two three four"]
+
+
+async def test_an_input_of_its_own_for_a_reply_in_the_conversation() -> None:
+    """Section 15: `input` replaces the context; the answer becomes a part of the conversation."""
+    async with serving() as rig, client(rig).realtime.connect(model="m") as connection:
+        item_id = await begin(connection)
+        context = rig.engine.context
+        system = {
+            "type": "message",
+            "role": "system",
+            "content": [{"type": "input_text", "text": "Judge."}],
+        }
+        stories: list[list[str]] = []
+        respond = context.respond
+        context.respond = lambda *given, **more: (  # type: ignore[method-assign]
+            stories.append(context.story),
+            respond(*given, **more),
+        )[1]
+        await connection.response.create(response={"input": [system]})
+        events = await collect(connection)
+        (added,) = of(events, "conversation.item.added")
+        assert added["previous_item_id"] == item_id
+        assert of(events, "response.done")[0]["response"]["conversation_id"] is not None
+        heard = ["user: hello", "assistant: One two three four"]
+        assert context.story == heard
+        await connection.conversation.item.truncate(
+            item_id=added["item"]["id"], content_index=0, audio_end_ms=320
+        )
+        await collect(connection, "conversation.item.truncated")
+        await until(lambda: context.story == ["user: hello", "assistant: One two"])
+        await connection.response.create(response={"input": []})
+        await collect(connection)
+        assert stories == [["system: Judge."], []]
+        assert len(rig.engine.contexts) == 1
+        assert context.story == ["user: hello", "assistant: One two", heard[1]]
