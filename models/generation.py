@@ -70,7 +70,11 @@ def parse_generation(raw: Mapping[str, Any], config: OmniConfig) -> GenerationSe
     """Turn the parsed JSON into settings; null means the default, as in `transformers`."""
     given = {key: value for key, value in raw.items() if value is not None}
     try:
-        return GenerationSettings(thinker=_text(given, config.im_end_id))
+        text = _text(given, config.im_end_id)
+        vocab_size = config.thinker.decoder.vocab_size
+        if not all(0 <= token < vocab_size for token in text.eos_ids):
+            raise ValueError(f"eos_token_id {sorted(text.eos_ids)}; there are {vocab_size} tokens")
+        return GenerationSettings(thinker=text)
     except (TypeError, ValueError, RequestError) as error:
         raise CheckpointError(f"generation_config.json: {error}") from error
 

@@ -22,11 +22,12 @@ from models.recipe.learner import work_vocabulary
 from models.recipe.run import load_average
 from models.recipe.sheets import CAMERA_LIMITS
 from models.recipe.sizes import embedded_config
-from models.recipe.tokenizer import write_tokenizer
-from models.tiny_config import GENERATION, PREPROCESSOR
+from models.recipe.tokenizer import Vocabulary, write_tokenizer
+from models.tiny_config import PREPROCESSOR
 from models.weights import save_model
 
 DTYPE = torch.float16  # finer than bfloat16, and no weight comes near its limits
+MAX_NEW_TOKENS = 96
 MAX_BYTES = 40 * 10**6
 PIXELS = {"min_pixels": CAMERA_LIMITS.min_pixels, "max_pixels": CAMERA_LIMITS.max_pixels}
 SIZE = {"shortest_edge": CAMERA_LIMITS.min_pixels, "longest_edge": CAMERA_LIMITS.max_pixels}
@@ -50,7 +51,7 @@ def export(work: Path, folder: Path) -> int:
     preprocessor = copy.deepcopy(dict(PREPROCESSOR)) | PIXELS | {"size": SIZE}
     _write_json(folder / "preprocessor_config.json", preprocessor)
     _write_json(folder / "video_preprocessor_config.json", {**PIXELS, "size": SIZE})
-    _write_json(folder / "generation_config.json", GENERATION)
+    _write_json(folder / "generation_config.json", _generation(vocabulary))
     _write_json(folder / "config.json", raw)
     total = sum(path.stat().st_size for path in folder.iterdir())
     if total > MAX_BYTES:
@@ -74,6 +75,16 @@ def trained_model(work: Path, raw: Mapping[str, Any]) -> Qwen3Omni:
         load_average(path, module)
     build_constants(model)
     return model
+
+
+def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The best token always: what is asked of this model has one answer."""
+    return {
+        "do_sample": False,
+        "eos_token_id": [vocabulary.special_id("<|im_end|>")],
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "pad_token_id": vocabulary.special_id("<|endoftext|>"),
+    }
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -69,6 +69,7 @@ def test_null_is_absent(config: OmniConfig) -> None:
         {"max_new_tokens": 0},
         {"min_new_tokens": 5, "max_new_tokens": 4},
         {"eos_token_id": ["x"]},
+        {"eos_token_id": 10**6},
     ],
 )
 def test_values_out_of_range(raw: dict, config: OmniConfig) -> None:
