@@ -6,6 +6,8 @@ import random
 import tempfile
 from pathlib import Path
 
+import torch
+
 from models.qwen3_omni.mel import LogMel
 from models.recipe import acoustics, voices
 from models.recipe.dialogues import Said
@@ -33,6 +35,7 @@ def train_hearing(work: Path, seed: int, minutes: float) -> None:
     """Go on with the audio encoder."""
     learner = new_learner(work_vocabulary(work), seed)
     ears = ears_of(learner)
+    ears.encoder.to(memory_format=torch.channels_last)  # the convolutions are a fifth faster so
     run = Run.new(Pupil(ears.encoder, num_phonemes(ears.phonemes)), PACE, seed)
     path = work / "hearing.pt"
     if path.exists():
