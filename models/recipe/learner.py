@@ -25,6 +25,7 @@ from models.recipe.tokenizer import Vocabulary, learn_vocabulary, write_tokenize
 from models.recipe.utterances import UNKNOWN
 
 NUM_VOCABULARY_CONVERSATIONS = 3000
+HEAD_SCALE = 0.125  # of the table: rows as long as those of any other matrix here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,8 @@ def build_learner(raw: Mapping[str, Any], vocabulary: Vocabulary, *, seed: int) 
     for merger in thinker.visual.merger_list:
         nn.init.zeros_(cast(nn.Linear, cast(PatchMerger, merger).mlp[2]).weight)
     thinker.model.embed_tokens.weight.requires_grad_(False)
+    with torch.no_grad():  # to say again what was heard is then one linear map for all words
+        thinker.lm_head.weight.copy_(thinker.model.embed_tokens.weight * HEAD_SCALE)
     build_constants(thinker)
     return Learner(thinker=thinker, config=config, chat=chat, vocabulary=vocabulary)
 
