@@ -46,6 +46,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         self.code = code
         self.headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
         kind = "invalid_request_error" if status < 500 else "server_error"
+        if status == 429:
+            kind = "rate_limit_error"
         self.body = {"error": {"message": message, "type": kind, "code": code, "param": param}}
 
 
@@ -82,11 +84,13 @@ def check_bind(settings: ServerSettings) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """What a key allows. An ephemeral one begins sessions only, with the configuration that it
-    carries.
+    carries. `owner` stands for the API key, also of an ephemeral one: what limits count by ("":
+    nobody has to give a key, so that all count as one).
     """
 
     is_ephemeral: bool = False
     patch: SessionPatch | None = None
+    owner: str = ""
 
 
 class EphemeralKeys(Protocol):
@@ -102,14 +106,16 @@ class ApiKeys:
         self._digests = [digest(key) for key in keys]
         self._ephemeral = ephemeral
 
-    def check(self, headers: Mapping[str, str], subprotocols: Iterable[str] = ()) -> None:
+    def check(self, headers: Mapping[str, str], subprotocols: Iterable[str] = ()) -> Grant:
         """Look for an API key in `Authorization`, or in the subprotocols of a browser.
 
         Raises:
             Refusal: 401, none or a wrong one, or an ephemeral one. The message never repeats it.
         """
-        if self.enter(headers, subprotocols).is_ephemeral:
+        grant = self.enter(headers, subprotocols)
+        if grant.is_ephemeral:
             raise _unknown_key()
+        return grant
 
     def enter(self, headers: Mapping[str, str], subprotocols: Iterable[str] = ()) -> Grant:
         """The same where an ephemeral key is as good.
@@ -126,9 +132,11 @@ class ApiKeys:
         given = digest(key)
         # every comparison runs, so that time tells nothing about which one matched
         matches = [hmac.compare_digest(given, known) for known in self._digests]
-        if self._digests and not any(matches):
+        if not self._digests:
+            return Grant()
+        if not any(matches):
             raise _unknown_key()
-        return Grant()
+        return Grant(owner=given.hex())
 
 
 def _unknown_key() -> Refusal:

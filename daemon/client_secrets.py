@@ -46,6 +46,7 @@ class Secret:
 class _Kept:
     expires_at: int
     patch: SessionPatch | None
+    owner: str
 
 
 class ClientSecrets:
@@ -55,8 +56,8 @@ class ClientSecrets:
         self._now_s = now_s
         self._kept: dict[bytes, _Kept] = {}
 
-    def mint(self, request: SecretRequest) -> Secret:
-        """A new secret.
+    def mint(self, request: SecretRequest, *, owner: str = "") -> Secret:
+        """A new secret; `owner`: whose limits its users share.
 
         Raises:
             Refusal: 503, too many are waiting to be used.
@@ -71,14 +72,16 @@ class ClientSecrets:
             EPHEMERAL_PREFIX + secrets.token_urlsafe(32),
             int(self._now_s()) + seconds,
         )
-        self._kept[digest(value)] = _Kept(expires_at, request.session)
+        self._kept[digest(value)] = _Kept(expires_at, request.session, owner)
         return Secret(value=value, expires_at=expires_at)
 
     def grant(self, value: str) -> Grant | None:
         """What the holder of a secret may do; None: it is unknown or has expired."""
         self._forget_expired()
         kept = self._kept.get(digest(value))
-        return None if kept is None else Grant(is_ephemeral=True, patch=kept.patch)
+        if kept is None:
+            return None
+        return Grant(is_ephemeral=True, patch=kept.patch, owner=kept.owner)
 
     def _forget_expired(self) -> None:
         now_s = self._now_s()

@@ -18,8 +18,9 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from daemon.audio_source import AudioSource
+from daemon.media_files import shrunk
 from pipeline.conversation import Conversation
-from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm, Rgb
+from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm
 from pipeline.playout import Playout
 from pipeline.resample import Resampler
 
@@ -112,18 +113,7 @@ class Camera:
             next_s = loop.time() + self._period_s
             is_on = True
             assert isinstance(frame, av.VideoFrame), type(frame)
-            conversation.append_frame(await asyncio.to_thread(_shrunk, frame, self._max_side))
-
-
-def _shrunk(frame: av.VideoFrame, max_side: int) -> Rgb:
-    """[height, width, 3] uint8, the longer side at most `max_side`."""
-    scale = min(1.0, max_side / max(frame.width, frame.height))
-    small = frame.reformat(
-        width=max(2, round(frame.width * scale)),
-        height=max(2, round(frame.height * scale)),
-        format="rgb24",
-    )
-    return np.asarray(small.to_ndarray(), np.uint8)
+            conversation.append_frame(await asyncio.to_thread(shrunk, frame, self._max_side))
 
 
 class Loudspeaker(MediaStreamTrack):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
-from daemon import build, webrtc, websocket
+from daemon import webrtc, websocket
 from daemon.auth import ApiKeys, Refusal
 from daemon.client_secrets import ClientSecrets, read_request
+from daemon.http_bodies import read_body
 from daemon.protocol import ProtocolError, SessionPatch, error_from
-from daemon.sessions import Sessions, Supervisor
+from daemon.sessions import Sessions
+from pipeline.errors import BadInputError
 
 MAX_SECRET_REQUEST_BYTES = 1 << 20
 EXPOSED_HEADERS = ["Location"]
@@ -56,6 +57,11 @@ def add_errors(app: FastAPI) -> None:
         refusal = Refusal(400, error.message, error.code, param=error.param)
         return JSONResponse(refusal.body, status_code=refusal.status)
 
+    @app.exception_handler(BadInputError)
+    async def unreadable(_: Request, error: BadInputError) -> JSONResponse:
+        refusal = Refusal(400, str(error), error.code, param=error.param)
+        return JSONResponse(refusal.body, status_code=refusal.status)
+
     @app.exception_handler(404)
     async def unknown(request: Request, _: Exception) -> JSONResponse:
         refusal = Refusal(404, "There is nothing at this address.", "not_found")
@@ -74,10 +80,12 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
     @app.post("/v1/realtime")
     async def calls(request: Request) -> Response:
         grant = keys.enter(request.headers)
+        sessions.rates.take(grant.owner)
         offer, patch = await _read_offer(request, sessions.settings.limits.max_sdp_bytes)
         call_id, sdp = await webrtc.answer(
             offer,
             sessions,
+            owner=grant.owner,
             patches=[each for each in (grant.patch, patch) if each is not None],
             has_extensions=websocket.has_extensions(
                 request.query_params.get("x-ext"), request.headers.get("x-ext")
@@ -107,12 +115,11 @@ def add_secrets(app: FastAPI, sessions: Sessions, keys: ApiKeys, secrets: Client
 
     @app.post("/v1/realtime/client_secrets")
     async def client_secrets(request: Request) -> dict[str, Any]:
-        keys.check(request.headers)
-        if int(request.headers.get("content-length", "0")) > MAX_SECRET_REQUEST_BYTES:
-            raise Refusal(413, "The session is too long.", "invalid_value", param="session")
-        asked = read_request(await request.body())
+        grant = keys.check(request.headers)
+        sessions.rates.take(grant.owner)
+        asked = read_request(await read_body(request, max_bytes=MAX_SECRET_REQUEST_BYTES))
         session = sessions.preview(asked.session)
-        secret = secrets.mint(asked)
+        secret = secrets.mint(asked, owner=grant.owner)
         view = session.model_dump() | {"expires_at": 0}
         return {"value": secret.value, "expires_at": secret.expires_at, "session": view}
 
@@ -164,39 +171,6 @@ def _read_patch(text: str) -> SessionPatch:
     except (ValueError, RecursionError) as error:
         message = "The 'session' part is not valid JSON."
         raise ProtocolError(message, code="invalid_json", param="session") from error
-
-
-def add_status(app: FastAPI, supervisor: Supervisor, sessions: Sessions, keys: ApiKeys) -> None:
-    """What is served, and how it is."""
-
-    began_s = int(time.time())
-
-    @app.get("/v1/models")
-    async def models(request: Request) -> dict[str, Any]:
-        keys.check(request.headers)
-        model = {"object": "model", "created": began_s, "owned_by": "omnid"}
-        return {"object": "list", "data": [{"id": sessions.model_name, **model}]}
-
-    @app.get("/healthz")
-    async def health() -> JSONResponse:
-        state, info = supervisor.state, supervisor.info
-        report: dict[str, Any] = {"state": state, "model": sessions.model_name, **build.about()}
-        if state == "failed":
-            report["error"] = supervisor.error
-        if info is not None:
-            report |= {
-                "device": info.device,
-                "dtype": info.dtype,
-                "is_babbling": info.is_babbling,
-                "voices": list(info.voices),
-            }
-        return JSONResponse(report, status_code=200 if state == "ready" else 503)
-
-    @app.get("/metrics")
-    async def metrics(request: Request) -> Response:
-        keys.check(request.headers)
-        sessions.metrics.engine_ready.set(supervisor.state == "ready")
-        return Response(sessions.metrics.render(), media_type="text/plain; version=0.0.4")
 
 
 def add_page(app: FastAPI) -> None:

@@ -1,8 +1,8 @@
 """The server as a whole, and `omnid serve`.
 
 Routes are `daemon.routes`, who may use them is `daemon.auth`, what happens in a session is
-`daemon.sessions` and the two transports. Ctrl-C ends everything at once and the command with 130,
-SIGTERM with 0.
+`daemon.sessions` and the two transports. Ctrl-C ends everything at once and the command with 130.
+SIGTERM lets sessions finish first (bounded) and ends with 0; a second one ends at once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from daemon import build, logs, routes, webrtc
 from daemon.auth import ApiKeys, Gate, check_bind
+from daemon.chat import add_chat
 from daemon.client_secrets import ClientSecrets
+from daemon.description import add_description
 from daemon.metrics import Metrics
 from daemon.sessions import Sessions, Supervisor
 from daemon.settings import Settings, SettingsError, cache_folder, load
+from daemon.speech import add_speech
+from daemon.status import add_status
 from pipeline.errors import EngineLostError
 from pipeline.listening.judges import load_judges
 from pipeline.vad import SileroVad, Vad
@@ -82,7 +86,10 @@ def create_app(
     routes.add_errors(app)
     routes.add_realtime(app, sessions, keys)
     routes.add_secrets(app, sessions, keys, secrets)
-    routes.add_status(app, supervisor, sessions, keys)
+    add_status(app, supervisor, sessions, keys)
+    add_chat(app, sessions, keys)
+    add_speech(app, sessions, keys)
+    add_description(app)
     routes.add_page(app)
     return app
 
@@ -214,15 +221,29 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
         server.force_exit = server.should_exit
         server.should_exit, exit_code = True, code
 
+    async def drain() -> None:
+        sessions: Sessions = app.state.sessions
+        await sessions.drain()
+        await sessions.aclose()  # before uvicorn cuts the connections, so that they can be told
+        stop(0)
+
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, stop, INTERRUPTED)
-    loop.add_signal_handler(signal.SIGTERM, stop, 0)
     async with asyncio.TaskGroup() as group:
-        announcer = group.create_task(_announce(settings, supervisor, server, listener))
+        parts = [group.create_task(_announce(settings, supervisor, server, listener))]
+
+        def terminate() -> None:
+            if server.should_exit or len(parts) > 1:
+                stop(0)
+            else:
+                parts.append(group.create_task(drain(), name="drain"))
+
+        loop.add_signal_handler(signal.SIGINT, stop, INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, terminate)
         try:
             await server.serve(sockets=[listener])
         finally:
-            announcer.cancel()
+            for part in parts:
+                part.cancel()
     return exit_code
 
 

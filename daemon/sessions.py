@@ -12,15 +12,17 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from daemon import logs
 from daemon.auth import Refusal
 from daemon.metrics import Metrics
+from daemon.places import Place, Places
 from daemon.protocol import ServerEvent, SessionPatch, SessionView
 from daemon.protocol_session import SessionType, TranscriptionSessionView
+from daemon.rates import RequestRates
 from daemon.realtime import EXTENSIONS, RealtimeSession
 from daemon.settings import Settings
 from daemon.wire_session import Moment, Voices, WireSession
@@ -36,7 +38,7 @@ from pipeline.vad import Vad
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 5
+SHUTTING_DOWN = "The server is shutting down."
 CLOSE_S = 2.0
 FOREVER_S = 10 * 365 * 86_400
 
@@ -76,20 +78,6 @@ class SessionEnded(Exception):  # noqa: N818 - an ending, not a fault
 
 
 @dataclass(slots=True)
-class Place:
-    """One of the places for sessions, taken until released."""
-
-    release_once: Callable[[], None]
-    is_released: bool = False
-
-    def release(self) -> None:
-        """Give the place back. Idempotent."""
-        if not self.is_released:
-            self.is_released = True
-            self.release_once()
-
-
-@dataclass(slots=True)
 class _Live:
     session: RealtimeSession
     call_id: str | None
@@ -120,10 +108,16 @@ class Sessions:
         self._supervisor = supervisor
         self._new_vad = new_vad
         self._judges = judges
-        self._num_taken = 0
+        self.rates = RequestRates(settings.limits.requests_per_minute)
+        self.places = Places(
+            supervisor,
+            metrics,
+            max_taken=settings.session.max_sessions,
+            max_per_key=settings.limits.max_sessions_per_key,
+        )
         self._live: dict[str, _Live] = {}
-        self._is_closing = False
         self._group: asyncio.TaskGroup | None = None
+        self._cancels: set[Callable[[], None]] = set()
 
     # ------------------------------------------------------------------ life of the server
     @contextlib.asynccontextmanager
@@ -140,47 +134,44 @@ class Sessions:
         assert self._group is not None, "not running"
         self._group.create_task(part, name=name)
 
+    @contextlib.contextmanager
+    def cancelled_at_end(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """Call `cancel` if the server ends before the block does."""
+        self._cancels.add(cancel)
+        try:
+            yield
+        finally:
+            self._cancels.discard(cancel)
+
+    async def drain(self) -> None:
+        """Take nobody new; wait until those who are here have gone, as long as they may take."""
+        self.places.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.server.drain_s):
+                await self.places.until_free()
+
     async def aclose(self) -> None:
         """Take no new sessions, end all that live, wait for them (bounded)."""
-        self._is_closing = True
+        self.places.close()
+        for cancel in list(self._cancels):
+            cancel()
         tasks = [live.task for live in self._live.values() if live.task is not None]
         for live in list(self._live.values()):
-            _end(live, SessionEnded(RESTART, "The server is shutting down."))
+            live.session.refuse(SHUTTING_DOWN, "server_shutting_down")
+            _end(live, SessionEnded(RESTART, SHUTTING_DOWN))
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=CLOSE_S)
             for task in late:
                 task.cancel()
 
     # ------------------------------------------------------------------ opening
-    def take_place(self, transport: str) -> Place:
-        """A place for one more session.
+    def take_place(self, transport: str, owner: str) -> Place:
+        """A place for one more session or request; see `daemon.places`.
 
         Raises:
-            Refusal: 503: the engine is not ready, all places are taken, or the server is shutting
-            down.
+            Refusal: 503 or 429.
         """
-        state = self._supervisor.state
-        if self._is_closing or state != "ready":
-            self.metrics.refused.labels("closing" if self._is_closing else state).inc()
-            message = {
-                "loading": "The model is still loading.",
-                "failed": f"The model could not be loaded: {self._supervisor.error}",
-            }.get(state, "The server is shutting down.")
-            raise Refusal(503, message, "not_ready", retry_after_s=RETRY_AFTER_S)
-        if self._num_taken >= self.settings.session.max_sessions:
-            self.metrics.refused.labels("full").inc()
-            message = f"All {self.settings.session.max_sessions} places for sessions are taken."
-            raise Refusal(503, message, "too_many_sessions", retry_after_s=RETRY_AFTER_S)
-        self._num_taken += 1
-        gauge = self.metrics.sessions.labels(transport)
-        gauge.inc()
-        self.metrics.sessions_total.labels(transport).inc()
-
-        def release() -> None:
-            self._num_taken -= 1
-            gauge.dec()
-
-        return Place(release)
+        return self.places.take(transport, owner)
 
     def open(
         self,
@@ -216,7 +207,7 @@ class Sessions:
             session,
             send=send,
             open_conversation=open_conversation,
-            voices=self._voices,
+            voices=self.voices,
             limits=self.settings.limits,
             metrics=self.metrics,
             is_paced=playout is not None,
@@ -238,7 +229,7 @@ class Sessions:
         *,
         is_transcription: bool = False,
     ) -> WireSession:
-        voices = self._voices
+        voices = self.voices
         wanted: SessionType = "transcription" if is_transcription else "realtime"
         session = WireSession.begin(
             self.settings,
@@ -254,7 +245,13 @@ class Sessions:
         return session
 
     @property
-    def _voices(self) -> Voices:
+    def engine(self) -> Engine:
+        """The engine port."""
+        return self._supervisor.engine
+
+    @property
+    def voices(self) -> Voices:
+        """Which names of voices are answered."""
         info = self._supervisor.info
         return Voices(
             aliases=self.settings.voices, available=info.voices if info is not None else ()

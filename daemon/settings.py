@@ -51,6 +51,8 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...]
     allowed_origins: tuple[str, ...]
     shutdown_s: float
+    drain_s: float
+    media_hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,11 @@ class LimitSettings:
     max_image_bytes: int
     max_image_pixels: int
     max_sdp_bytes: int
+    max_upload_bytes: int
+    max_audio_s: float
+    max_video_s: float
+    max_sessions_per_key: int
+    requests_per_minute: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

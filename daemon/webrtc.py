@@ -27,9 +27,10 @@ from daemon.audio_source import take_over
 from daemon.auth import Refusal
 from daemon.media import Camera, Loudspeaker, Microphone
 from daemon.outbox import ByteQueue
+from daemon.places import Place
 from daemon.protocol import ServerEvent, SessionPatch
 from daemon.realtime import RealtimeSession
-from daemon.sessions import NORMAL, OVERLOADED, Place, SessionEnded, Sessions
+from daemon.sessions import NORMAL, OVERLOADED, SessionEnded, Sessions
 from pipeline.playout import Playout
 
 log = logging.getLogger(__name__)
@@ -60,17 +61,19 @@ async def answer(
     offer: str,
     sessions: Sessions,
     *,
+    owner: str,
     patches: Sequence[SessionPatch],
     has_extensions: bool,
 ) -> tuple[str, str]:
     """Begin a call; returns its id and the SDP answer.
 
     Raises:
-        Refusal: 400 for an offer that can not be answered, 503 without a place for the session.
+        Refusal: 400 for an offer that can not be answered, 429 or 503 without a place for the
+            session.
         ProtocolError: the session's configuration does not fit.
     """
     _check_offer(offer)
-    place = sessions.take_place("webrtc")
+    place = sessions.take_place("webrtc", owner)
     call = None
     try:
         call = Call(sessions, place, patches=patches, has_extensions=has_extensions)

@@ -51,7 +51,8 @@ async def _serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> Non
         await _Sideband(websocket, sessions).run(session, is_over)
         return
     grant = keys.enter(websocket.headers, offered)
-    place = sessions.take_place("websocket")
+    sessions.rates.take(grant.owner)
+    place = sessions.take_place("websocket", grant.owner)
     try:
         await websocket.accept(subprotocol=accepted)
         await _Connection(websocket, sessions).run([grant.patch] if grant.patch else [])

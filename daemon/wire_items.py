@@ -50,13 +50,17 @@ def item_from_wire(item: ItemIn, limits: LimitSettings, audio_format: AudioForma
 
 def _call(item: ItemIn) -> CallContent:
     arguments = item.arguments or ""
-    try:
-        is_object = isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        is_object = False
-    if not is_object:
+    if not is_json_object(arguments):
         raise BadInputError("The arguments are not a JSON object.", param="item.arguments")
     return CallContent(name=item.name or "", call_id=item.call_id or "", arguments=arguments)
+
+
+def is_json_object(text: str) -> bool:
+    """Whether a text is a JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _content(
