@@ -58,6 +58,24 @@ class Draws:
         """Count one more id of every row."""
         self.count.add_(1)
 
+    def put(self, row: int, settings: SamplingSettings, seed: int) -> None:
+        """Let a row begin anew."""
+        self.temperature[row] = 0.0 if settings.is_greedy else settings.temperature
+        self.top_k[row], self.top_p[row] = settings.top_k, settings.top_p
+        self.penalty[row] = settings.repetition_penalty
+        self.seed[row], self.count[row] = seed, 0
+
+    def rows(self, rows: Tensor) -> Draws:
+        """A copy of some rows, [B] int64, for one step."""
+        return Draws(
+            *(part.index_select(0, rows) for part in (self.temperature, self.top_k, self.top_p)),
+            *(part.index_select(0, rows) for part in (self.penalty, self.seed, self.count)),
+        )
+
+    def put_back(self, rows: Tensor, draws: Draws) -> None:
+        """Take over how far a copy has counted."""
+        self.count.index_copy_(0, rows, draws.count)
+
 
 def reference(logits: Tensor, draws: Draws, seen: Tensor | None) -> Tensor:
     """Plain PyTorch of `fused`."""

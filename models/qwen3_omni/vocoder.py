@@ -222,7 +222,7 @@ class Code2Wav(nn.Module):
                 CausalConv(channels[-1], 1, KERNEL_SIZE),
             ]
         )
-        self._tail_shapes = _number_tails(self)
+        self.tail_shapes = _number_tails(self)
         offsets = torch.empty(config.num_quantizers, dtype=torch.int64)
         self.register_buffer("code_offset", offsets, persistent=False)
 
@@ -247,7 +247,7 @@ class Code2Wav(nn.Module):
         """The state of a stream that has not begun, beside the weights."""
         weight = self.code_embedding.weight
         cache = WindowKvCache(self.config.transformer, device=weight.device, dtype=weight.dtype)
-        tails = [weight.new_zeros(shape) for shape in self._tail_shapes]
+        tails = [weight.new_zeros(shape) for shape in self.tail_shapes]
         return VocoderState(cache=cache, tails=tails)
 
     def forward(self, codes: Tensor, state: VocoderState) -> Tensor:

@@ -1,0 +1,203 @@
+"""One codec frame of each of many streams through the vocoder, with all state on the device.
+
+State lies in slots, one for each stream; a step names the slots of its rows. The first frame of a
+stream has another shape than the later ones (its transposed convolutions lack a past), so the two
+are two steps. The plain path for one stream and any number of frames is
+`models.qwen3_omni.vocoder`, whose mathematics this is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.decoder import DecoderLayer
+from models.qwen3_omni.vocoder import (
+    CausalConv,
+    CausalTransposedConv,
+    Code2Wav,
+    ConvNextBlock,
+    DecoderBlock,
+    DepthwiseCausalConv,
+    ResidualUnit,
+    SnakeBeta,
+    UpsampleStage,
+)
+from models.stepping.operations import Operations
+
+
+class VocoderSlots:
+    """The pasts of `num_slots` streams.
+
+    Attributes:
+        tails: for each convolution with a past, [num_slots, channels, length].
+        rings: keys and values of each layer of the front, [num_slots, Hkv, window, D]; position p
+            lies at p % window.
+        num_frames: [num_slots] int64.
+    """
+
+    def __init__(self, vocoder: Code2Wav, num_slots: int) -> None:
+        weight = vocoder.code_embedding.weight
+        config = vocoder.config.transformer
+        assert config.sliding_window is not None
+        self.window = config.sliding_window
+        self.tails = [weight.new_zeros((num_slots, *tail)) for tail in vocoder.tail_shapes]
+        ring = (num_slots, config.num_kv_heads, self.window, config.head_dim)
+        self.rings = [
+            (weight.new_zeros(ring), weight.new_zeros(ring)) for _ in range(config.num_layers)
+        ]
+        self.num_frames = torch.zeros(num_slots, dtype=torch.int64, device=weight.device)
+
+    def clear(self, slot: int) -> None:
+        """Begin a stream. What its ring holds is not seen before it is written."""
+        self.num_frames[slot] = 0
+        for tail in self.tails:
+            tail[slot].zero_()
+
+
+class VocoderStep:
+    """See the module's docstring; one object for each kind of step."""
+
+    def __init__(
+        self, vocoder: Code2Wav, slots: VocoderSlots, operations: Operations, *, is_first: bool
+    ) -> None:
+        self._vocoder, self._slots = vocoder, slots
+        self._operations, self._is_first = operations, is_first
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that one call makes of each stream."""
+        vocoder = self._vocoder
+        return vocoder.num_samples(1) if self._is_first else vocoder.samples_per_frame
+
+    def __call__(self, codes: Tensor, rows: Tensor) -> Tensor:
+        """[B, num_quantizers] int64 codes of the slots `rows` [B] int64 -> [B, samples] float32."""
+        vocoder = self._vocoder
+        hidden = vocoder.code_embedding(codes + vocoder.code_offset).mean(dim=1)  # [B, H]
+        x = self._front(hidden, rows)[..., None]  # [B, H, 1]
+        for stage in vocoder.upsample:
+            assert isinstance(stage, UpsampleStage)
+            transposed, block = stage
+            x = self._next_block(block, self._transposed(transposed, x, rows), rows)
+        first, *blocks, activation, last = vocoder.decoder
+        x = self._plain(first, x, rows)
+        for block in blocks:
+            x = self._block(block, x, rows)
+        pcm = self._snake(activation, last, x, rows, None)  # [B, 1, samples]
+        self._slots.num_frames.index_add_(0, rows, torch.ones_like(rows))
+        return pcm[:, 0].clamp(-1.0, 1.0)
+
+    # ------------------------------------------------------------------ the transformer in front
+    def _front(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """[B, H] -> [B, H] after the final norm."""
+        front = self._vocoder.pre_transformer
+        place = self._slots.num_frames.index_select(0, rows)  # [B]
+        turns = place.to(torch.float64)[:, None] * front.rotary.inv_freq  # [B, D / 2]
+        cos, sin = turns.cos(), turns.sin()
+        rotary = (
+            torch.cat((cos, cos), dim=-1).to(hidden.dtype)[:, None],  # [B, 1, D]
+            torch.cat((-sin, sin), dim=-1).to(hidden.dtype)[:, None],
+        )
+        window = torch.arange(self._slots.window, device=hidden.device)
+        mask = (window <= place[:, None])[:, None, None]  # [B, 1, 1, window]
+        where = (rows, place % self._slots.window)
+        for index, layer in enumerate(front.layers):
+            assert isinstance(layer, DecoderLayer)
+            ring = self._slots.rings[index]
+            mixed = _attend(layer, layer.input_layernorm(hidden), rotary, ring, where, mask)
+            hidden = hidden + layer.self_attn_layer_scale(mixed)
+            fed = layer.mlp(layer.post_attention_layernorm(hidden))
+            hidden = hidden + layer.mlp_layer_scale(fed)
+        normed: Tensor = front.norm(hidden)
+        return normed
+
+    # ------------------------------------------------------------------ convolutions
+    def _block(self, block: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+        assert isinstance(block, DecoderBlock)
+        activation, upsample, *units = block.block
+        x = self._transposed(upsample, activation(x), rows)
+        for unit in units:
+            assert isinstance(unit, ResidualUnit)
+            inner = self._snake(unit.act1, unit.conv1, x, rows, None)
+            x = self._snake(unit.act2, unit.conv2, inner, rows, x)
+        return x
+
+    def _snake(
+        self, snake: nn.Module, conv: nn.Module, x: Tensor, rows: Tensor, residual: Tensor | None
+    ) -> Tensor:
+        """Activation, convolution, residual: [B, C, L] -> [B, out, L]."""
+        assert isinstance(snake, SnakeBeta)
+        assert isinstance(conv, CausalConv)
+        coefficients = (snake.frequency[:, 0], snake.amplitude[:, 0])
+        layer = conv.conv
+        if conv.slot < 0:
+            tail = x.new_empty(len(x), x.shape[1], 0)
+        else:
+            tail = self._slots.tails[conv.slot].index_select(0, rows)
+        made = self._operations.convolve(
+            x.contiguous(), coefficients, tail, layer.weight, layer.bias, conv.dilation, residual
+        )
+        if conv.slot >= 0:
+            self._slots.tails[conv.slot].index_copy_(0, rows, tail)
+        return made
+
+    def _plain(self, conv: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+        assert isinstance(conv, CausalConv)
+        joined = self._joined(conv.slot, x, rows)
+        return F.conv1d(joined, conv.conv.weight, conv.conv.bias, dilation=conv.dilation)
+
+    def _next_block(self, block: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+        assert isinstance(block, ConvNextBlock)
+        assert isinstance(block.dwconv, DepthwiseCausalConv)
+        mixed = block.dwconv.conv(self._joined(block.dwconv.slot, x, rows))
+        mixed = block.norm(mixed.transpose(1, 2))  # [B, L, C]
+        mixed = block.pwconv2(F.gelu(block.pwconv1(mixed)))
+        return torch.addcmul(x, block.gamma[:, None], mixed.transpose(1, 2))
+
+    def _transposed(self, conv: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+        """[B, C, L] -> [B, out, L * stride], or a block less at the start of a stream."""
+        assert isinstance(conv, CausalTransposedConv)
+        kernel = conv.conv.kernel_size[0]
+        if conv.slot >= 0:
+            joined = self._joined(conv.slot, x, rows)
+            x = x if self._is_first else joined
+        return F.conv_transpose1d(
+            x,
+            conv.conv.weight,
+            conv.conv.bias,
+            stride=conv.stride,
+            padding=kernel - conv.stride,
+        )
+
+    def _joined(self, slot: int, x: Tensor, rows: Tensor) -> Tensor:
+        """`x` behind its past, [B, C, tail + L]; the past goes on."""
+        pool = self._slots.tails[slot]
+        joined = torch.cat([pool.index_select(0, rows), x], dim=-1)
+        pool.index_copy_(0, rows, joined[..., joined.shape[-1] - pool.shape[-1] :])
+        return joined
+
+
+def _attend(
+    layer: DecoderLayer,
+    normed: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    ring: tuple[Tensor, Tensor],
+    where: tuple[Tensor, Tensor],
+    mask: Tensor,
+) -> Tensor:
+    """Attention of one position of each row over its ring, output projection included: [B, H]."""
+    attention = layer.self_attn
+    num_queries, num_kv_heads = attention.num_heads, attention.num_kv_heads
+    heads = attention.qkv_proj(normed).view(len(normed), -1, attention.head_dim)
+    turned, values = heads[:, :-num_kv_heads], heads[:, -num_kv_heads:]
+    half = attention.head_dim // 2
+    turned = torch.addcmul(turned * rotary[0], turned.roll(half, dims=-1), rotary[1])
+    rows, place = where
+    for pool, new in zip(ring, (turned[:, num_queries:], values), strict=True):
+        pool[rows, :, place] = new
+    keys, seen = (pool.index_select(0, rows) for pool in ring)  # [B, Hkv, window, D]
+    queries = turned[:, :num_queries].reshape(len(normed), num_kv_heads, -1, attention.head_dim)
+    mixed = F.scaled_dot_product_attention(queries, keys, seen, attn_mask=mask)
+    projected: Tensor = attention.o_proj(mixed.flatten(1))
+    return projected
