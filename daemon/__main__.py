@@ -55,6 +55,10 @@ COMMANDS = {
         module="pipeline.bench.conversation",
         summary="let made users talk with this pipeline and measure turn-taking and barge-in",
     ),
+    "bench network": Command(
+        module="clients.bench.network",
+        summary="compare receivers of sound on bad networks",
+    ),
     "checkpoint": Command(
         module="models.commands.checkpoint",
         summary="make a checkpoint: a small random one, or one trained by the recipe; examine it",
