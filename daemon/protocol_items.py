@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_value
@@ -125,6 +132,14 @@ class ItemPart(ServerModel):
     transcript: str | None = None
     image_url: str | None = None
     detail: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Speech that is not transcribed has the transcript null: strict clients want the key."""
+        shown: dict[str, Any] = super()._leave_out_absent(handler)
+        if self.type == "input_audio":
+            shown.setdefault("transcript", None)
+        return shown
 
 
 class ItemView(ServerModel):
