@@ -1,4 +1,5 @@
-# Everything starts here: `make serve`, `make test`, `make check`. Set-up happens by itself, once, in .venv.
+# Everything starts here: `make serve`, `make test`, `make check`. Set-up happens by itself, once, in .venv
+# (and in .clients, for clients of others to test against).
 # Nothing outside this folder is changed; a system package that is missing is named, never installed.
 
 SHELL := bash
@@ -28,6 +29,7 @@ serve: $(VENV)/.serve-stamp
 test: $(VENV)/.dev-stamp
 	@command -v chromium chromium-browser >/dev/null \
 	  || echo "No Chromium: the page will not be tested. It is installed by: apt-get install -y chromium" >&2
+	@$(BIN)/python tests/clients_apart/environments.py
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev-stamp
@@ -40,7 +42,7 @@ format: $(VENV)/.dev-stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------- set-up

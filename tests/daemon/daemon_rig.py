@@ -122,7 +122,11 @@ def _fetch(port: int, method: str, path: str, body: str | bytes, headers: dict[s
 
 @contextlib.asynccontextmanager
 async def serving(
-    script: Script | None = None, *, state: str = "ready", **overrides: Any
+    script: Script | None = None,
+    *,
+    state: str = "ready",
+    engine: FakeEngine | None = None,
+    **overrides: Any,
 ) -> AsyncIterator[Rig]:
     """Serve until the block ends. overrides: settings by `table__name`.
 
@@ -130,7 +134,7 @@ async def serving(
     """
     overrides = {"turn_detection__judge_interruptions": False, **overrides}
     settings = load(None, {key.replace("__", "."): value for key, value in overrides.items()})
-    engine = FakeEngine(script)
+    engine = engine or FakeEngine(script)
     supervisor = FakeSupervisor(engine, state)
     app = create_app(settings, supervisor, new_vad=LoudnessVad)
     server = Server(uvicorn_config(app, settings))
