@@ -1,0 +1,197 @@
+"""What a key may take: requests a minute, sessions at once, bytes of a request; and draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from daemon_rig import FakeSupervisor, Rig, free_socket, serving, until
+from fake_engine import FakeEngine, Script
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from daemon.auth import Refusal
+from daemon.rates import RequestRates
+from daemon.server import serve
+from daemon.settings import load
+
+CHAT = "/v1/chat/completions"
+ASK = json.dumps({"messages": [{"role": "user", "content": "Hi"}]})
+KEYS = {"authorization": "Bearer key-one"}, {"authorization": "Bearer key-two"}
+
+
+def headers(key: str) -> dict[str, str]:
+    return {"additional_headers": {"Authorization": f"Bearer {key}"}}  # type: ignore[dict-item]
+
+
+# ------------------------------------------------------------------ requests a minute
+def test_a_bucket_refills_steadily() -> None:
+    now = [0.0]
+    rates = RequestRates(2, now_s=lambda: now[0])
+    rates.take("a")
+    rates.take("a")
+    with pytest.raises(Refusal) as caught:
+        rates.take("a")
+    assert (caught.value.status, caught.value.headers) == (429, {"retry-after": "30"})
+    rates.take("b")
+    now[0] = 31.0
+    rates.take("a")
+    with pytest.raises(Refusal):
+        rates.take("a")
+
+
+async def test_too_many_requests_of_a_key() -> None:
+    async with serving(
+        server__api_keys=["key-one", "key-two"], limits__requests_per_minute=2
+    ) as rig:
+        for _ in range(2):
+            assert (await rig.fetch("POST", CHAT, ASK, **KEYS[0])).status == 200
+        answer = await rig.fetch("POST", CHAT, ASK, **KEYS[0])
+        assert (answer.status, answer.headers["retry-after"]) == (429, "30")
+        assert answer.error["type"] == "rate_limit_error"
+        assert answer.error["code"] == "rate_limit_exceeded"
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(rig.ws, **headers("key-one"))  # type: ignore[arg-type]
+        assert caught.value.response.status_code == 429
+        assert (await rig.fetch("POST", CHAT, ASK, **KEYS[1])).status == 200
+
+
+# ------------------------------------------------------------------ at once
+async def test_too_many_sessions_of_a_key_and_of_its_ephemeral_ones() -> None:
+    async with serving(
+        server__api_keys=["key-one", "key-two"], limits__max_sessions_per_key=1
+    ) as rig:
+        made = await rig.fetch("POST", "/v1/realtime/client_secrets", "{}", **KEYS[0])
+        secret = json.loads(made.text)["value"]
+        async with connect(rig.ws, **headers("key-one")):  # type: ignore[arg-type]
+            for key in ("key-one", secret):
+                with pytest.raises(InvalidStatus) as caught:
+                    await connect(rig.ws, **headers(key))  # type: ignore[arg-type]
+                assert caught.value.response.status_code == 429
+                assert "retry-after" in caught.value.response.headers
+            answer = await rig.fetch("POST", CHAT, ASK, **KEYS[0])
+            assert (answer.status, answer.error["code"]) == (429, "too_many_sessions")
+            assert (await rig.fetch("POST", CHAT, ASK, **KEYS[1])).status == 200
+        await until(lambda: rig.num_live == 0)
+        assert (await rig.fetch("POST", CHAT, ASK, **KEYS[0])).status == 200
+
+
+async def test_a_request_takes_a_place_like_a_session() -> None:
+    async with serving(Script(holds_at=1), session__max_sessions=1) as rig:
+        first = asyncio.create_task(rig.fetch("POST", CHAT, ASK))
+        await until(lambda: rig.engine.responses)
+        answer = await rig.fetch("POST", CHAT, ASK)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        rig.engine.response.go_on()
+        assert (await first).status == 200
+
+
+# ------------------------------------------------------------------ bytes
+@pytest.mark.parametrize("path", [CHAT, "/v1/audio/speech"])
+async def test_a_request_that_is_too_large(path: str) -> None:
+    async with serving(limits__max_upload_bytes=1000) as rig:
+        answer = await rig.fetch("POST", path, "x" * 1001)
+        assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+        # told nothing of its length, too: chunked
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head.encode() + b"7d0\r\n" + b"x" * 2000 + b"\r\n")
+        assert b" 413 " in await reader.readline()
+        writer.close()
+
+
+async def test_nothing_that_is_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    words = {"messages": [{"role": "user", "content": "my-secret-word"}]}
+    async with serving(server__api_keys=["key-one"]) as rig:
+        await rig.fetch("POST", CHAT, json.dumps(words), **KEYS[0])
+        await rig.fetch("POST", CHAT, json.dumps(words), **KEYS[1])
+        await rig.fetch("POST", CHAT, json.dumps(words | {"n": 2}), **KEYS[0])
+    ours = [record.getMessage() for record in caplog.records if record.name != "asyncio"]
+    assert not [line for line in ours if "key-" in line or "my-secret-word" in line]
+
+
+# ------------------------------------------------------------------ draining
+@contextlib.asynccontextmanager
+async def served(script: Script | None = None, **overrides: Any) -> AsyncIterator[tuple[Rig, Any]]:
+    """`omnid serve` inside this process: the server that signals end, and its exit code."""
+    settings = load(None, {key.replace("__", "."): value for key, value in overrides.items()})
+    engine = FakeEngine(script)
+    with free_socket() as listener:
+        port = listener.getsockname()[1]
+        supervisor = FakeSupervisor(engine)
+        task = asyncio.create_task(serve(settings, supervisor, listener))
+        rig = Rig(port, None, engine, supervisor, None, settings)  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(30):
+                while not supervisor.is_started:  # noqa: ASYNC110 - nothing signals it
+                    await asyncio.sleep(0.01)
+                yield rig, task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def next_event(socket: ClientConnection, kind: str) -> dict[str, Any]:
+    while True:
+        event: dict[str, Any] = json.loads(await socket.recv())
+        if event["type"] == kind:
+            return event
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_draining_lets_sessions_end_and_nobody_in() -> None:
+    async with served(server__drain_s=20.0) as (rig, task):
+        async with connect(rig.ws) as socket:
+            await next_event(socket, "session.created")
+            assert (await rig.fetch("GET", "/ready")).status == 200
+            terminate()
+            async with asyncio.timeout(5):
+                while (await rig.fetch("GET", "/ready")).status != 503:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert json.loads((await rig.fetch("GET", "/ready")).text)["state"] == "draining"
+            assert (await rig.fetch("GET", "/health")).status == 200
+            answer = await rig.fetch("POST", CHAT, ASK)
+            assert (answer.status, answer.error["code"]) == (503, "not_ready")
+            with pytest.raises(InvalidStatus):
+                await connect(rig.ws)
+            await socket.send(json.dumps({"type": "response.create"}))
+            assert (await next_event(socket, "response.done"))["response"]["status"] == "completed"
+        assert await task == 0
+
+
+async def test_who_does_not_end_is_told_and_cut() -> None:
+    async with served(Script(holds_at=2), server__drain_s=0.3) as (rig, task):
+        body = json.dumps({**json.loads(ASK), "stream": True})
+        streamed = asyncio.create_task(rig.fetch("POST", CHAT, body))
+        async with connect(rig.ws) as socket:
+            await next_event(socket, "session.created")
+            await until(lambda: rig.engine.responses)
+            terminate()
+            error = await next_event(socket, "error")
+            assert error["error"]["code"] == "server_shutting_down"
+            with pytest.raises(ConnectionClosed) as caught:
+                await socket.recv()
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1012
+        assert '"code": "server_shutting_down"' in (await streamed).text
+        assert await task == 0
+
+
+async def test_a_second_signal_does_not_wait() -> None:
+    async with served(server__drain_s=20.0) as (rig, task), connect(rig.ws) as socket:
+        await next_event(socket, "session.created")
+        terminate()
+        await asyncio.sleep(0.05)
+        terminate()
+        assert await task == 0
