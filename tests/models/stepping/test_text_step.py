@@ -1,0 +1,110 @@
+"""Tokens of many replies in one step are those of each alone; pages are the plain cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recorded import Recorder
+from torch import Tensor
+
+from models.cache import KvCache
+from models.errors import ResourceError
+from models.graphs import Buckets, pick_capture, plain
+from models.qwen3_omni.model import Qwen3Omni
+from models.stepping.operations import PLAIN, pick_operations
+from models.stepping.pages import PagedCache, PagePool
+from models.stepping.text_step import TextRow, TextStep
+
+CPU = torch.device("cpu")
+PROMPTS = ([5, 6, 7, 8, 9], [100] * 15, [300, 301])
+ANSWERS = ([10, 11, 12], [20, 21, 22], [30, 31, 32])
+
+
+def pool_of(model: Qwen3Omni, num_pages: int = 12) -> tuple[PagePool, Tensor]:
+    config = model.thinker.model.config
+    pool = PagePool(config, num_pages=num_pages, device=CPU, dtype=torch.float32, page_size=8)
+    return pool, torch.zeros(4, 3, dtype=torch.int32)
+
+
+@torch.inference_mode()
+def test_logits_equal_the_plain_decoder(ours: Qwen3Omni) -> None:
+    thinker = ours.thinker
+    pool, table = pool_of(ours)
+    recorder = Recorder()
+    step = TextStep(thinker, pool, table, PLAIN, recorder, sizes=(4,))
+    paged = [PagedCache(pool, table[slot]) for slot in (1, 2, 3)]
+    whole = [
+        KvCache(thinker.model.config, capacity=32, device=CPU, dtype=torch.float32) for _ in paged
+    ]
+    for prompt, *caches in zip(PROMPTS, paged, whole, strict=True):
+        for cache in caches:
+            thinker(thinker.embed(torch.tensor(prompt)), torch.arange(float(len(prompt))), cache)
+    for place in range(3):
+        rows = [
+            TextRow(
+                slot=slot,
+                token=answer[place],
+                length=cache.length,
+                position=float(cache.length),
+            )
+            for slot, answer, cache in zip((1, 2, 3), ANSWERS, paged, strict=True)
+        ]
+        for cache in paged:
+            cache.reserve(1)
+        logits = step(rows)
+        for row, made, cache, twin in zip(rows, logits, paged, whole, strict=True):
+            cache.advance(1)
+            where = torch.tensor([row.position])
+            alone = thinker(thinker.embed(torch.tensor([row.token])), where, twin)
+            torch.testing.assert_close(made, thinker.logits(alone.hidden[0]), rtol=1e-4, atol=1e-4)
+    assert recorder.num_replays == 3
+
+
+@torch.inference_mode()
+def test_a_paged_cache_cut_back_goes_on_as_if_never_longer(ours: Qwen3Omni) -> None:
+    pool, table = pool_of(ours)
+    decoder, config = ours.thinker.model, ours.thinker.model.config
+    paged = PagedCache(pool, table[1])
+    fresh = KvCache(config, capacity=32, device=CPU, dtype=torch.float32)
+    tokens = torch.randn(20, config.hidden_size, generator=torch.Generator().manual_seed(0))
+    where = torch.arange(20.0)
+    decoder(tokens[:17], where[:17], paged)
+    assert (paged.capacity, pool.num_free) == (24, 8)
+    paged.truncate(6)
+    assert (paged.capacity, pool.num_free) == (8, 10)
+    decoder(tokens[:6], where[:6], fresh)
+    made = decoder(tokens[6:12], where[6:12], paged).hidden_states
+    expected = decoder(tokens[6:12], where[6:12], fresh).hidden_states
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="can not cut"):
+        paged.truncate(13)
+
+
+def test_full_pools_and_full_sequences_are_refused_whole(ours: Qwen3Omni) -> None:
+    pool, table = pool_of(ours, num_pages=4)
+    first, second = PagedCache(pool, table[1]), PagedCache(pool, table[2])
+    first.reserve(16)
+    with pytest.raises(ResourceError, match="2 pages of 8 tokens are needed, 1 are free"):
+        second.reserve(9)
+    assert (pool.num_free, second.capacity) == (1, 0)
+    with pytest.raises(ResourceError, match="25 tokens are needed, 24 fit"):
+        first.reserve(25)
+
+
+def test_choices_of_kernels_and_graphs() -> None:
+    assert pick_operations(CPU) is PLAIN
+    assert pick_capture(CPU) is plain
+    assert pick_capture(torch.device("cuda"), "off") is plain
+    for pick in (pick_operations, pick_capture):
+        with pytest.raises(ResourceError, match="unknown"):
+            pick(CPU, "maybe")
+    with pytest.raises(ResourceError, match="need a GPU"):
+        pick_capture(CPU, "on")
+
+
+def test_a_batch_takes_the_next_size() -> None:
+    built: list[int] = []
+    buckets = Buckets(lambda size: built.append(size) or size, (1, 4, 8))
+    assert [buckets.of(count) for count in (3, 1, 4, 8)] == [4, 1, 4, 8]
+    assert built == [4, 1, 8]
+    assert buckets.largest == 8

@@ -1,0 +1,90 @@
+"""The memory plan: the published model beside a device's memory, and the tiny one as allocated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from oracle import Oracle
+
+from models.cache import KvCache
+from models.config import OmniConfig, parse_config
+from models.errors import ResourceError
+from models.memory_plan import (
+    STAGES,
+    WORKSPACE_BYTES,
+    check_plan,
+    kv_bytes_per_token,
+    place_stages,
+    plan_memory,
+)
+from models.qwen3_omni.model import Qwen3Omni
+from models.stepping.speech_slots import SpeechSlots
+
+DATA = Path(__file__).parent / "data"
+CPU = torch.device("cpu")
+GB = 10**9
+CARD_OF_80_GB = 78 * 2**30  # what such a card offers, about
+
+
+@pytest.fixture(scope="module")
+def published() -> OmniConfig:
+    text = (DATA / "qwen3_omni_30b_config.json").read_text(encoding="utf-8")
+    return parse_config(json.loads(text))
+
+
+def test_the_published_model_with_eight_sessions_fits_80_gb(published: OmniConfig) -> None:
+    plan = plan_memory(published, num_sessions=8, context_tokens=8192, dtype=torch.bfloat16)
+    total = sum(stage.total for stage in plan.values())
+    assert 70 * GB < sum(stage.weights for stage in plan.values()) < 72 * GB
+    assert plan["thinker"].caches == 8 * 8192 * 48 * 2 * 4 * 128 * 2
+    assert total < 80 * GB
+    everything = dict.fromkeys(STAGES, CPU)
+    assert total + WORKSPACE_BYTES < CARD_OF_80_GB
+    check_plan(plan, everything, {CPU: CARD_OF_80_GB})
+    with pytest.raises(ResourceError, match=r"needed on cpu \(thinker .*, talker .*, code2wav"):
+        check_plan(plan, everything, {CPU: 72 * GB})
+
+
+def test_stages_on_devices_of_their_own(published: OmniConfig) -> None:
+    plan = plan_memory(published, num_sessions=8, context_tokens=8192, dtype=torch.bfloat16)
+    meta = torch.device("meta")
+    places = {**dict.fromkeys(STAGES, CPU), "thinker": meta}
+    check_plan(plan, places, {meta: 78 * GB, CPU: 14 * GB})
+    with pytest.raises(ResourceError, match=r"needed on cpu \(talker .*, code2wav"):
+        check_plan(plan, places, {meta: 78 * GB, CPU: 8 * GB})
+
+
+def test_names_of_stages_and_devices() -> None:
+    assert place_stages({"talker": "cpu"}, torch.device("meta")) == {
+        "thinker": torch.device("meta"),
+        "talker": CPU,
+        "code2wav": torch.device("meta"),
+    }
+    with pytest.raises(ResourceError, match="unknown stage 'speaker'; the stages are thinker"):
+        place_stages({"speaker": "cpu"}, CPU)
+    with pytest.raises(ResourceError, match="unknown device"):
+        place_stages({"talker": "gpu"}, CPU)
+
+
+def test_the_plan_is_what_is_allocated(oracle: Oracle, ours: Qwen3Omni) -> None:
+    sessions, tokens = 3, 64
+    plan = plan_memory(
+        oracle.config, num_sessions=sessions, context_tokens=tokens, dtype=torch.float32
+    )
+    weights = sum(stage.weights for stage in plan.values())
+    assert weights == sum(parameter.nbytes for parameter in ours.parameters())
+    decoder = oracle.config.thinker.decoder
+    cache = KvCache(decoder, capacity=tokens, device=CPU, dtype=torch.float32)
+    assert cache.num_bytes == tokens * kv_bytes_per_token(decoder, torch.float32)
+    assert plan["thinker"].caches == sessions * cache.num_bytes
+    assert ours.talker is not None
+    assert ours.code2wav is not None
+    slots = SpeechSlots(
+        ours.talker, ours.code2wav, num_slots=sessions, num_pages=1, max_pages=1
+    ).vocoder
+    rings = sum(part.nbytes for ring in slots.rings for part in ring)
+    assert plan["code2wav"].caches == rings
+    assert plan["code2wav"].state == sum(tail.nbytes for tail in slots.tails)
