@@ -107,7 +107,11 @@ class Usage:
 
 @dataclass(slots=True, kw_only=True)
 class Stages:
-    """Milliseconds from `respond` to the end of each stage; None where it did not happen (yet)."""
+    """Milliseconds from `respond` to the end of each stage; None where it did not happen (yet).
+
+    `tokens_left`: still to be prefilled at `respond`. `late_frames`: came after the listener had
+    nothing left to play.
+    """
 
     encoder_tail: float | None = None
     prefill: float | None = None
@@ -115,6 +119,7 @@ class Stages:
     first_codec: float | None = None
     first_pcm: float | None = None
     tokens_left: int = 0
+    late_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ sockets and no sessions' transport. Not thread safe: one thread owns it.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,25 +28,25 @@ from models.content import (
     Pcm,
     ReplyOptions,
     Rgb,
-    Text,
 )
 from models.context import Context
+from models.deadlines import Admission, PrefillPace
 from models.devices import pick_device, pick_dtype
 from models.encoding import MessageEncoder, WindowPolicy, checked_pcm, checked_rgb
-from models.entries import MessageEntry, SpeechEntry, message_entry
-from models.errors import ModelError, RequestError
+from models.entries import SpeechEntry, message_entry, system_entry
+from models.errors import ModelError, RequestError, ResourceError
 from models.generation import GenerationSettings, read_generation
 from models.layout import Layout
 from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
 from models.reply import Reply
 from models.replying import ReplyMaker
+from models.voices import voice_id, voice_names
 from models.weights import load_model
 
 Clock = Callable[[], float]
 Tools = Sequence[Mapping[str, Any]]
 INITIAL_CACHE_TOKENS = 1024
-DEFAULT_VOICE = "ethan"  # the reference's; no file of the checkpoint names one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +83,16 @@ class Engine:
         self._dtype = model.thinker.lm_head.weight.dtype
         self._encoder = MessageEncoder.load(model, config, chat, folder, options.windows)
         self._chat = chat
+        self._clock = clock
+        self._pace = PrefillPace()
+        self._admission = Admission()
         self._maker = ReplyMaker(
-            model=model, chat=chat, generation=generation, clock=clock, emit=self._emit
+            model=model,
+            chat=chat,
+            generation=generation,
+            clock=clock,
+            emit=self._emit,
+            admission=self._admission,
         )
         self._contexts: dict[int, Context] = {}
         self._replies: dict[int, Reply] = {}
@@ -125,10 +132,7 @@ class Engine:
     @property
     def voices(self) -> tuple[str, ...]:
         """Names of the voices, the default first; () where the checkpoint has no speech."""
-        if self._config.talker is None:
-            return ()
-        speakers = self._config.talker.speaker_ids
-        return tuple(sorted(speakers, key=lambda name: name != DEFAULT_VOICE))
+        return voice_names(self._config)
 
     @property
     def device(self) -> str:
@@ -153,18 +157,23 @@ class Engine:
     def open(
         self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
     ) -> None:
-        """Start a token log; `tools` are shown to the model as its template has them."""
+        """Start a token log; `tools` are shown to the model as its template has them. Raises
+        `ResourceError` where those who speak are served late already.
+        """
         if context in self._contexts:
             raise RequestError(f"context {context} exists")
+        refusal = self._admission.refusal(scheduler.num_speaking(self._replies.values()))
+        if refusal is not None:
+            raise ResourceError(refusal)
         talker = self._config.talker
         opened = Context(
             chat=self._chat,
-            voice=self._speaker(voice),
+            voice=voice_id(self._config, voice),
             thinker_cache=self._cache(self._config.thinker.decoder),
             talker_cache=self._cache(talker.decoder) if talker else None,
             max_tokens=self.max_context_tokens,
         )
-        opened.replace_system(self._system_entry(instructions, tools))
+        opened.replace_system(system_entry(self._chat, instructions, tools))
         self._contexts[context] = opened
 
     def configure(
@@ -172,8 +181,8 @@ class Engine:
     ) -> None:
         """Replace what precedes the log; it is placed and prefilled again in the background."""
         found = self._context(context)
-        found.voice = self._speaker(voice)
-        found.replace_system(self._system_entry(instructions, tools))
+        found.voice = voice_id(self._config, voice)
+        found.replace_system(system_entry(self._chat, instructions, tools))
 
     def close(self, context: int) -> None:
         """Free a context and its replies. Idempotent."""
@@ -255,6 +264,8 @@ class Engine:
         if reply is not None and reply.held is not None:
             self._outbox.extend(reply.held)
             reply.held = None
+            if reply.frame_ends:
+                reply.playout.start(self._clock())
 
     def cancel(self, response: int) -> None:
         """Stop a reply; none of its speech stays in the log unless `heard` says so. Idempotent."""
@@ -302,8 +313,9 @@ class Engine:
             self._contexts,
             self._replies.values(),
             self._encoder,
+            now_s=self._clock(),
             first_context=self._next_context,
-            owes_listening=self._num_reply_units >= scheduler.MAX_REPLY_UNITS,
+            num_reply_units=self._num_reply_units,
         )
 
     def _run(self, unit: scheduler.Unit) -> None:
@@ -314,7 +326,7 @@ class Engine:
             case "place":
                 context.place()
             case "prefill":
-                prefill(self._model, context, max_tokens=self._options.prefill_tokens)
+                self._prefill(context)
             case "token" | "frame":
                 assert unit.reply is not None, unit
                 make = self._maker.make_token if unit.kind == "token" else self._maker.make_frame
@@ -324,6 +336,15 @@ class Engine:
             self._next_context = unit.context + 1
         else:
             self._maker.note(context, self._replies[unit.reply])
+
+    def _prefill(self, context: Context) -> None:
+        """As much as nobody runs dry over."""
+        started_s = self._clock()
+        room_s = scheduler.room_s(self._replies.values(), started_s)
+        max_tokens = self._pace.chunk(self._options.prefill_tokens, room_s)
+        before = context.thinker_cache.length
+        prefill(self._model, context, max_tokens=max_tokens)
+        self._pace.learn(context.thinker_cache.length - before, self._clock() - started_s)
 
     def _fail(self, unit: scheduler.Unit, error: str) -> None:
         """Let the unit's own work end; the context is as if it had never been asked for.
@@ -371,29 +392,6 @@ class Engine:
 
     def _replies_of(self, context: int) -> list[Reply]:
         return [reply for reply in self._replies.values() if reply.context == context]
-
-    def _speaker(self, voice: str | None) -> int | None:
-        """Codec id of a voice; None: the default one."""
-        if self._config.talker is None:
-            return None
-        speakers = self._config.talker.speaker_ids
-        name = self.voices[0] if voice is None else voice.lower()
-        if name not in speakers:
-            known = ", ".join(self.voices)
-            raise RequestError(f"voice {voice!r} is unknown; this checkpoint has {known}")
-        return speakers[name]
-
-    def _system_entry(self, instructions: str, tools: Tools) -> MessageEntry | None:
-        """What precedes the log, as the chat template has it; None: nothing."""
-        ids = self._chat.system_ids(instructions, tools)
-        if not ids:
-            return None
-        layout = Layout(in_talker=False)
-        shown = (instructions, *(json.dumps(tool) for tool in tools))
-        message = Message(role="system", parts=tuple(Text(text=text) for text in shown))
-        return MessageEntry(
-            layout=layout, message=message, pieces=[layout.text(ids)], is_complete=True
-        )
 
     def _cache(self, decoder: DecoderConfig) -> KvCache:
         return KvCache(

@@ -7,10 +7,14 @@ what is needed to place it again elsewhere, never a cache. Encoding is `models.e
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from models.chat import ChatFormat
 from models.content import Audio, Image, Message, Pcm, Rgb, Text, ToolCall, ToolResult
 from models.errors import RequestError
 from models.layout import Layout
@@ -166,3 +170,16 @@ def message_entry(message: Message) -> MessageEntry:
     if not all(isinstance(part, allowed) for part in message.parts):
         raise RequestError(f"a message of role {message.role!r} can not hold such a part")
     return MessageEntry(layout=Layout(in_talker=message.role == "user"), message=message)
+
+
+def system_entry(
+    chat: ChatFormat, instructions: str, tools: Sequence[Mapping[str, Any]]
+) -> MessageEntry | None:
+    """What precedes the log, as the chat template has it; None: nothing."""
+    ids = chat.system_ids(instructions, tools)
+    if not ids:
+        return None
+    layout = Layout(in_talker=False)
+    shown = (instructions, *(json.dumps(tool) for tool in tools))
+    message = Message(role="system", parts=tuple(Text(text=text) for text in shown))
+    return MessageEntry(layout=layout, message=message, pieces=[layout.text(ids)], is_complete=True)

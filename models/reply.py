@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from models.chat import IncrementalDetokenizer
 from models.content import EndStatus, EngineEvent, ReplyOptions, Stages, Usage
+from models.deadlines import PlayoutClock
 from models.entries import ReplyEntry
 from models.sampling import Sampler
 from models.speaking import Voice
@@ -49,6 +50,7 @@ class Reply:
         char_ends: length of the visible text after each token.
         num_clear_ids: tokens that surely belong to the text, whatever a stop may take away.
         voice: the talker's half; None for a text reply or before its first token is known.
+        playout: what the listener has of the voice; stands while the reply is unconfirmed.
         held: events kept back while the reply is unconfirmed; None once it is confirmed.
         frame_ends: samples at 24 kHz after each frame.
     """
@@ -66,6 +68,7 @@ class Reply:
     tools: CallSplitter
     stops: StopSearch
     script_ids: list[int] | None = None
+    playout: PlayoutClock = field(default_factory=PlayoutClock)
     held: list[EngineEvent] | None = None
     stages: Stages = field(default_factory=Stages)
     usage: Usage = field(default_factory=Usage)

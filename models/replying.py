@@ -26,6 +26,7 @@ from models.content import (
     Usage,
 )
 from models.context import Context
+from models.deadlines import Admission
 from models.entries import ReplyEntry
 from models.errors import ResourceError
 from models.generation import GenerationSettings
@@ -54,12 +55,14 @@ class ReplyMaker:
         generation: GenerationSettings,
         clock: Callable[[], float],
         emit: Callable[[EngineEvent], None],
+        admission: Admission,
     ) -> None:
         self._model = model
         self._chat = chat
         self._generation = generation
         self._clock = clock
         self._emit_now = emit
+        self._admission = admission
         self._pace = Pace()
         self._special: SpecialText | None = None
         self._device = model.thinker.lm_head.weight.device
@@ -249,6 +252,7 @@ class ReplyMaker:
         pcm = voice.pcm()
         samples = _to_int16(pcm)  # the one point of a frame where the host waits for the device
         reply.frame_ends.append(reply.num_samples + len(samples))
+        self._give(reply, len(samples))
         self._stamp(reply, "first_pcm")
         self._emit(
             reply,
@@ -262,6 +266,15 @@ class ReplyMaker:
         reply.watch(codes[0], is_quiet=bool(np.abs(samples).max() < NEAR_SILENCE * 32767))
         if reply.is_over_budget:
             reply.is_voice_done = True
+
+    def _give(self, reply: Reply, num_samples: int) -> None:
+        """Hand a frame to the listener's clock; note whether it came in time."""
+        now_s = self._clock()
+        is_late = reply.playout.give(num_samples, now_s)
+        if reply.held is None:
+            reply.playout.start(now_s)
+            self._admission.note(is_late=is_late)
+        reply.stages.late_frames += is_late
 
     # ------------------------------------------------------------------ parts
     def _voice(self, context: Context, reply: Reply) -> Voice:

@@ -1,9 +1,10 @@
 """Which unit of work an engine does next.
 
-First packets before all, then the voice that has made least so far (it will run dry first), then
-text that a voice waits for, then listening: encoding and prefill in the background, contexts in
-turn; last of all speculative replies, a few frames of each. Pure choice: looks at contexts and
-replies, changes nothing.
+By deadline: first sounds before all, then the voice that runs dry soonest, then text that is only
+read; then listening (encoding and prefill in the background, contexts in turn); then voices that
+have some seconds in hand; then speculative replies, a few frames of each; last, voices far ahead of
+their listeners. So nobody waits for speech that will not be played for a while. Pure choice: looks
+at contexts and replies, changes nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ from models.context import Context
 from models.reply import Reply
 
 UnitKind = Literal["encode", "place", "prefill", "token", "frame"]
-MAX_REPLY_UNITS = 4  # in a row, while somebody else's speech waits to be taken in
+SOON_S = 0.16  # with less speech left to play, a voice comes before everything but first sounds
+AHEAD_S = 2.0  # with more, it comes after everything
+# Units for replies in a row while somebody else's speech waits to be taken in: where no voice is
+# about to run dry, and where one always is because there are more sessions than can be served.
+MAX_REPLY_UNITS = 4
+MAX_URGENT_UNITS = 32
 MAX_HELD_FRAMES = 4  # of a reply that may be in vain: more than playing it waits for
 MAX_HELD_TOKENS = 16  # of one without a voice
+
+Class = Literal["first", "soon", "text", "steady", "held", "ahead"]
+BEFORE_LISTENING: tuple[Class, ...] = ("first", "soon", "text")
+AFTER_LISTENING: tuple[Class, ...] = ("steady", "held", "ahead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +51,83 @@ def choose(
     replies: Iterable[Reply],
     encoder: EncodingQueue,
     *,
+    now_s: float,
     first_context: int = 0,
-    owes_listening: bool = False,
+    num_reply_units: int = 0,
 ) -> Unit | None:
-    """The most urgent unit, or None; background work starts looking at `first_context`.
+    """The most urgent unit, or None.
 
-    `owes_listening`: replies have had so many units in a row that those who only speak to us come
-    first now, unless somebody waits for the first sound of a reply.
+    Args:
+        now_s: the time by the clock that the replies' playout began on.
+        first_context: where background work starts looking.
+        num_reply_units: units that replies have had in a row.
     """
-    active = sorted((r for r in replies if r.is_active), key=_urgency)
-    sure = [r for r in active if r.held is None]
-    held = [r for r in active if r.held is not None and not _is_far_enough(r)]
-    if owes_listening and not any(r.is_awaited for r in sure):
-        unit = _listening(contexts, encoder, first_context) or _replying(contexts, sure, encoder)
-    else:
-        unit = _replying(contexts, sure, encoder) or _listening(contexts, encoder, first_context)
-    return unit or _replying(contexts, held, encoder)
+    waiting = _by_class(replies, now_s)
+    listening = _listening(contexts, encoder, first_context)
+    if listening is not None and _owes_listening(waiting, num_reply_units):
+        return listening
+    for name in BEFORE_LISTENING:
+        if (unit := _replying(contexts, waiting[name], encoder)) is not None:
+            return unit
+    if listening is not None:
+        return listening
+    for name in AFTER_LISTENING:
+        if (unit := _replying(contexts, waiting[name], encoder)) is not None:
+            return unit
+    return None
+
+
+def room_s(replies: Iterable[Reply], now_s: float) -> float | None:
+    """The least speech that any listener has left to play; None: nobody is being spoken to."""
+    speaking = (r for r in replies if r.is_active and r.wants_voice and not r.is_voice_done)
+    slacks = (r.playout.slack_s(now_s) for r in speaking)
+    return min((slack for slack in slacks if slack is not None), default=None)
+
+
+def num_speaking(replies: Iterable[Reply]) -> int:
+    """Replies whose speech is being made."""
+    return sum(1 for r in replies if r.is_active and r.wants_voice and r.held is None)
+
+
+def _by_class(replies: Iterable[Reply], now_s: float) -> dict[Class, list[Reply]]:
+    """Active replies in the order in which each class is served."""
+    active = (r for r in replies if r.is_active)
+    order = sorted((_slack(r, now_s), r.num_samples, r.id, r) for r in active)
+    found: dict[Class, list[Reply]] = {name: [] for name in BEFORE_LISTENING + AFTER_LISTENING}
+    for slack, _, _, reply in order:
+        if reply.held is None:
+            found[_class_of(reply, slack)].append(reply)
+        elif not _is_far_enough(reply):
+            found["held"].append(reply)
+    return found
+
+
+def _class_of(reply: Reply, slack_s: float) -> Class:
+    if reply.is_awaited:
+        return "first"
+    if not reply.wants_voice or reply.is_voice_done:
+        return "text"
+    if slack_s < SOON_S:
+        return "soon"
+    return "steady" if slack_s < AHEAD_S else "ahead"
+
+
+def _slack(reply: Reply, now_s: float) -> float:
+    slack = reply.playout.slack_s(now_s)
+    return 0.0 if slack is None else slack
+
+
+def _owes_listening(waiting: Mapping[Class, list[Reply]], num_reply_units: int) -> bool:
+    """Whether those who only speak to us come first now."""
+    if waiting["first"]:
+        return False
+    return num_reply_units >= (MAX_URGENT_UNITS if waiting["soon"] else MAX_REPLY_UNITS)
 
 
 def _replying(
-    contexts: Mapping[int, Context], active: list[Reply], encoder: EncodingQueue
+    contexts: Mapping[int, Context], replies: list[Reply], encoder: EncodingQueue
 ) -> Unit | None:
-    units = (reply_unit(contexts[reply.context], reply, encoder) for reply in active)
+    units = (reply_unit(contexts[reply.context], reply, encoder) for reply in replies)
     return next((unit for unit in units if unit is not None), None)
 
 
@@ -73,11 +138,6 @@ def _listening(
     order = [i for i in ids if i >= first_context] + [i for i in ids if i < first_context]
     units = (context_unit(i, contexts[i], encoder) for i in order)
     return next((unit for unit in units if unit is not None), None)
-
-
-def _urgency(reply: Reply) -> tuple[int, int]:
-    """Who has least speech; then who came first."""
-    return (reply.num_samples, reply.id)
 
 
 def _is_far_enough(reply: Reply) -> bool:

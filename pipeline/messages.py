@@ -275,7 +275,8 @@ class Stages:
     """Milliseconds from `respond` to the end of each stage inside the engine; None where it did not
     happen.
 
-    `tokens_left` is how many tokens were still to be prefilled when `respond` arrived.
+    `tokens_left` is how many tokens were still to be prefilled when `respond` arrived;
+    `late_frames` how many frames of speech came after the listener had nothing left to play.
     """
 
     encoder_tail: float | None = None
@@ -284,6 +285,7 @@ class Stages:
     first_codec: float | None = None
     first_pcm: float | None = None
     tokens_left: int = 0
+    late_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

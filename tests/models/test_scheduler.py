@@ -1,0 +1,151 @@
+"""Work by deadline, with scripted contexts and replies and a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from models.deadlines import PlayoutClock
+from models.scheduler import (
+    AHEAD_S,
+    MAX_HELD_FRAMES,
+    MAX_REPLY_UNITS,
+    MAX_URGENT_UNITS,
+    Unit,
+    choose,
+    room_s,
+)
+
+HZ = 24_000
+
+
+@dataclass
+class ScriptedContext:
+    num_to_prefill: int = 0
+    can_place: bool = False
+    active_reply: object | None = None
+
+    def is_placed(self, entry: object) -> bool:
+        return True
+
+
+@dataclass
+class ScriptedReply:
+    """A voice with `left_s` of speech left to play at time 0; None: nothing made yet."""
+
+    id: int
+    left_s: float | None = 1.0
+    held: list[Any] | None = None
+    wants_voice: bool = True
+    can_speak: bool = True
+    is_voice_done: bool = False
+    is_text_done: bool = False
+    is_active: bool = True
+    entry: object = None
+    text_ids: list[int] = field(default_factory=lambda: [1])
+    num_held_frames: int = 0
+
+    @property
+    def context(self) -> int:
+        return self.id
+
+    @property
+    def playout(self) -> PlayoutClock:
+        if self.left_s is None or self.held is not None:
+            return PlayoutClock()
+        return PlayoutClock(started_s=0.0, num_samples=round(self.left_s * HZ))
+
+    @property
+    def num_samples(self) -> int:
+        return self.playout.num_samples
+
+    @property
+    def frame_ends(self) -> list[int]:
+        return [1] * self.num_held_frames
+
+    @property
+    def is_awaited(self) -> bool:
+        return self.held is None and self.left_s is None
+
+
+class Listening:
+    """Contexts whose speech waits to be encoded."""
+
+    def __init__(self, *contexts: ScriptedContext) -> None:
+        self._contexts = contexts
+
+    def has_work(self, context: object) -> bool:
+        return any(context is one for one in self._contexts)
+
+
+def chosen(
+    replies: Iterable[ScriptedReply], *, now_s: float = 0.0, units: int = 0, listens: bool = False
+) -> Unit | None:
+    contexts = {reply.id: ScriptedContext(active_reply=reply) for reply in replies}
+    contexts[99] = ScriptedContext(num_to_prefill=100 if listens else 0)
+    return choose(
+        contexts,  # type: ignore[arg-type]
+        replies,  # type: ignore[arg-type]
+        Listening(),
+        now_s=now_s,
+        num_reply_units=units,
+    )
+
+
+def test_the_voice_that_runs_dry_first_comes_first() -> None:
+    assert chosen([ScriptedReply(1, 0.15), ScriptedReply(2, 0.05)]) == Unit("frame", 2, 2)
+
+
+def test_first_sounds_overtake_frames() -> None:
+    replies = [ScriptedReply(1, 0.01), ScriptedReply(2, None, text_ids=[], can_speak=False)]
+    assert chosen(replies) == Unit("token", 2, 2)
+
+
+def test_listening_goes_before_voices_with_time_in_hand_and_behind_those_without() -> None:
+    assert chosen([ScriptedReply(1, 0.5)], listens=True) == Unit("prefill", 99)
+    assert chosen([ScriptedReply(1, 0.1)], listens=True) == Unit("frame", 1, 1)
+    assert chosen([ScriptedReply(1, 0.5)]) == Unit("frame", 1, 1)
+
+
+def test_time_makes_a_voice_urgent() -> None:
+    replies = [ScriptedReply(1, 0.5)]
+    assert chosen(replies, now_s=0.4, listens=True) == Unit("frame", 1, 1)
+
+
+def test_listening_is_never_starved() -> None:
+    late = [ScriptedReply(1, -1.0)]
+    assert chosen(late, listens=True, units=MAX_REPLY_UNITS) == Unit("frame", 1, 1)
+    assert chosen(late, listens=True, units=MAX_URGENT_UNITS) == Unit("prefill", 99)
+    reading = [ScriptedReply(1, wants_voice=False, can_speak=False)]
+    assert chosen(reading, listens=True) == Unit("token", 1, 1)
+    assert chosen(reading, listens=True, units=MAX_REPLY_UNITS) == Unit("prefill", 99)
+
+
+def test_a_first_sound_does_not_wait_for_listening() -> None:
+    replies = [ScriptedReply(1, None, text_ids=[], can_speak=False)]
+    assert chosen(replies, listens=True, units=MAX_URGENT_UNITS) == Unit("token", 1, 1)
+
+
+def test_speculation_comes_behind_what_is_heard_but_not_behind_what_is_far_ahead() -> None:
+    held = ScriptedReply(1, held=[])
+    assert chosen([held, ScriptedReply(2, 1.0)]) == Unit("frame", 2, 2)
+    assert chosen([held], listens=True) == Unit("prefill", 99)
+    assert chosen([held, ScriptedReply(2, AHEAD_S)]) == Unit("frame", 1, 1)
+
+
+def test_speculation_stops_after_some_frames() -> None:
+    assert chosen([ScriptedReply(1, held=[], num_held_frames=MAX_HELD_FRAMES)]) is None
+
+
+def test_voices_far_ahead_still_use_an_idle_engine() -> None:
+    assert chosen([ScriptedReply(1, 30.0)]) == Unit("frame", 1, 1)
+
+
+def test_prefill_has_as_long_as_the_hungriest_listener() -> None:
+    done = ScriptedReply(3, 0.1, is_voice_done=True)
+    replies = [ScriptedReply(1, 0.9), ScriptedReply(2, 0.3), done]
+    assert room_s(replies, 0.1) == pytest.approx(0.2)  # type: ignore[arg-type]
+    assert room_s([ScriptedReply(1, None)], 0.0) is None  # type: ignore[list-item]
