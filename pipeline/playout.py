@@ -6,6 +6,10 @@ Holds no timer: whoever plays (an RTP track) calls `read` for each packet, and t
 All calls come from one event loop. Bound: beyond `MAX_QUEUED_SAMPLES` the writer should wait
 (`wait_for_room`); nothing that was written is ever dropped but by `clear`, which leaves a few
 milliseconds of fade so that the cut does not click.
+
+Where a reply is made too slowly, the gap is faded into and out of, too. How much is kept before a
+reply sounds (`lead_samples`) adapts to that: nothing at first, because the first sound should come
+at once; after a gap as much as would have covered it; half after each reply without one.
 """
 
 from __future__ import annotations
@@ -21,18 +25,27 @@ from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16
 
 MAX_QUEUED_SAMPLES = 120 * ENGINE_OUTPUT_HZ
 FADE_SAMPLES = ENGINE_OUTPUT_HZ * 4 // 1000
+MAX_LEAD_SAMPLES = ENGINE_OUTPUT_HZ * 240 // 1000  # three codec frames
+_MIN_LEAD_SAMPLES = ENGINE_OUTPUT_HZ // 50  # less than a packet is none
 RAMP_SAMPLES = ENGINE_OUTPUT_HZ * 10 // 1000  # of a change of loudness
 DUCKED = 0.25  # -12 dB
 
 
 @dataclass(slots=True)
 class _Queued:
-    """One reply's speech that is not played yet."""
+    """One reply's speech that is not played yet.
+
+    `is_dry`: it is silent, until enough has come. `gap_samples`: how long it has had nothing now.
+    """
 
     response_id: str
     chunks: deque[Pcm16] = field(default_factory=deque)
+    num_queued: int = 0
     num_played: int = 0
     is_finished: bool = False
+    is_dry: bool = True
+    gap_samples: int = 0
+    has_gaps: bool = False
 
 
 class Playout:
@@ -56,6 +69,8 @@ class Playout:
         self._played: dict[str, int] = {}
         self._cleared_id: str | None = None
         self._fade = np.zeros(0, np.int16)
+        self._newest = np.zeros(0, np.int16)
+        self._lead_samples = 0
         self._gain = self._wanted_gain = 1.0
         self._num_queued = 0
         self._num_underruns = 0
@@ -70,7 +85,9 @@ class Playout:
         """
         if response_id == self._cleared_id or not len(pcm):
             return
-        self._entry(response_id).chunks.append(pcm)
+        queued = self._entry(response_id)
+        queued.chunks.append(pcm)
+        queued.num_queued += len(pcm)
         self._num_queued += len(pcm)
         self._note_room()
 
@@ -127,13 +144,16 @@ class Playout:
         first_speech = filled
         while filled < num_samples and self._replies:
             first = self._replies[0]
+            if first.is_dry and not self._has_enough(first):
+                break
             if not first.chunks:
-                # a reply whose first sample was not read yet is late, not interrupted
-                self._num_underruns += bool(first.num_played)
+                self._run_dry(first)
+                self._read_fade(out[filled:])
                 break
             filled += self._read_chunk(first, out[filled:])
             self._retire()
         self._apply_gain(out[first_speech:filled])
+        self._note_gap(num_samples - filled)
         self._note_room()
         return out
 
@@ -150,6 +170,39 @@ class Playout:
     def num_underruns(self) -> int:
         """Reads inside an unfinished reply that had to be filled with silence."""
         return self._num_underruns
+
+    @property
+    def lead_samples(self) -> int:
+        """How much of a reply is kept before it sounds."""
+        return self._lead_samples
+
+    # ------------------------------------------------------------------ gaps
+    def _has_enough(self, queued: _Queued) -> bool:
+        return bool(queued.chunks) and (
+            queued.is_finished or queued.num_queued >= self._lead_samples
+        )
+
+    def _run_dry(self, queued: _Queued) -> None:
+        """What was played last, backwards and fading, leads into the gap."""
+        queued.is_dry = queued.has_gaps = True
+        back = self._newest[::-1].astype(np.float32)
+        falling = np.linspace(self._gain, 0, len(back), endpoint=False)
+        self._fade = np.asarray(back * falling, np.int16)
+
+    def _note_gap(self, num_silent: int) -> None:
+        """Count silence inside a reply; one whose first sample was not read yet is only late."""
+        first = self._replies[0] if self._replies else None
+        if first is None or not num_silent or not first.num_played:
+            return
+        self._num_underruns += 1
+        if not first.chunks:
+            first.gap_samples += num_silent
+
+    def _end_gap(self, queued: _Queued) -> None:
+        queued.is_dry = False
+        wanted = max(self._lead_samples, queued.gap_samples)
+        self._lead_samples = min(wanted, MAX_LEAD_SAMPLES)
+        queued.gap_samples = 0
 
     # ------------------------------------------------------------------ parts
     def _entry(self, response_id: str) -> _Queued:
@@ -188,8 +241,14 @@ class Playout:
         if count < len(chunk):
             queued.chunks.appendleft(chunk[count:])
         is_first = queued.num_played == 0
+        if queued.is_dry:
+            self._end_gap(queued)
+            if not is_first:
+                _fade_in(out[:count])
+        self._newest = np.concatenate([self._newest, out[:count]])[-FADE_SAMPLES:]
         queued.num_played += count
         self._played[queued.response_id] = queued.num_played
+        queued.num_queued -= count
         self._num_queued -= count
         if is_first:
             self._forget_old()
@@ -200,6 +259,9 @@ class Playout:
         """Take replies out that were played to their end."""
         while self._replies and self._replies[0].is_finished and not self._replies[0].chunks:
             done = self._replies.popleft()
+            if not done.has_gaps:
+                half = self._lead_samples // 2
+                self._lead_samples = half if half >= _MIN_LEAD_SAMPLES else 0
             if done.num_played:
                 self.on_stopped(done.response_id)
 
@@ -217,7 +279,13 @@ class Playout:
 
 def _fade_out(queued: _Queued, gain: float) -> Pcm16:
     """What would have been played next, falling to silence; not counted as heard."""
-    if not queued.chunks:
+    if queued.is_dry or not queued.chunks:
         return np.zeros(0, np.int16)
     head = queued.chunks[0][:FADE_SAMPLES].astype(np.float32)
     return np.asarray(head * np.linspace(gain, 0, len(head), endpoint=False), np.int16)
+
+
+def _fade_in(pcm: Pcm16) -> None:
+    """Let the first samples rise from silence, in place."""
+    count = min(len(pcm), FADE_SAMPLES)
+    pcm[:count] = (pcm[:count] * np.linspace(0, 1, count, endpoint=False)).astype(np.int16)

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from pipeline.playout import FADE_SAMPLES, MAX_QUEUED_SAMPLES, Playout
+from pipeline.playout import FADE_SAMPLES, MAX_LEAD_SAMPLES, MAX_QUEUED_SAMPLES, Playout
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_underruns_are_counted_inside_a_reply_only(playout: Playout) -> None:
     playout.write("a", ramp(100))
     out = playout.read(480)
     assert out[:100].all()
-    assert not out[100:].any()
+    assert not out[100 + FADE_SAMPLES :].any()
     playout.read(480)
     assert playout.num_underruns == 2
     playout.finish("a")
@@ -99,3 +99,74 @@ async def test_a_full_queue_makes_the_writer_wait(playout: Playout) -> None:
     playout.write("a", np.zeros(4800, np.int16))
     playout.clear()
     await asyncio.wait_for(playout.wait_for_room(), 1)
+
+
+def tone(count: int) -> np.ndarray:
+    return (np.sin(np.arange(count) / 9) * 12_000).astype(np.int16)
+
+
+def test_a_gap_does_not_click(playout: Playout) -> None:
+    speech = tone(4_000)
+    steepest = int(np.abs(np.diff(speech.astype(int))).max())
+    for cut in (480, 500, 960):  # at the edge of a packet and inside it
+        name = f"reply {cut}"
+        playout.write(name, speech[:cut])
+        parts = [playout.read(480) for _ in range(4)]
+        playout.write(name, speech[cut:])
+        playout.finish(name)
+        parts += [playout.read(480) for _ in range(12)]
+        out = np.concatenate(parts).astype(int)
+        edge = np.abs(np.diff(out[: 4 * 480 + 960]))
+        assert edge.max() <= 2 * steepest
+        assert not out[cut + FADE_SAMPLES : 4 * 480].any()
+        assert playout.played_samples(name) == 4_000
+
+
+def test_the_lead_grows_by_a_gap_and_shrinks_without(playout: Playout, told: list[str]) -> None:
+    assert playout.lead_samples == 0
+    playout.write("a", tone(960))
+    assert playout.read(480).any(), "the first reply sounds at once"
+    for _ in range(3):
+        playout.read(480)
+    playout.write("a", tone(960))
+    playout.finish("a")
+    for _ in range(3):
+        playout.read(480)
+    assert playout.lead_samples == 2 * 480, "the gap was two packets long"
+
+    playout.write("b", tone(480))
+    assert not playout.read(480).any(), "less than the lead is kept"
+    assert told[-1] == "stopped a"
+    playout.write("b", tone(480))
+    assert playout.read(480).any()
+    underruns = playout.num_underruns
+    playout.finish("b")
+    playout.read(480)
+    assert (playout.lead_samples, playout.num_underruns) == (480, underruns)
+    for name in ("c", "d"):
+        playout.write(name, tone(480))
+        playout.finish(name)
+        assert playout.read(480).any(), "a finished reply waits for nothing"
+    assert playout.lead_samples == 0
+
+
+def test_the_lead_has_a_bound(playout: Playout) -> None:
+    playout.write("a", tone(480))
+    for _ in range(100):
+        playout.read(480)
+    playout.write("a", tone(480))
+    playout.read(480)
+    assert playout.lead_samples == MAX_LEAD_SAMPLES
+
+
+def test_a_cut_inside_a_gap_is_silent(playout: Playout) -> None:
+    playout.write("a", tone(480))
+    for _ in range(50):
+        playout.read(480)
+    playout.write("a", tone(480))
+    playout.finish("a")
+    playout.read(480)
+    playout.write("b", tone(480))
+    playout.read(480)  # kept: less than the lead
+    playout.clear()
+    assert not playout.read(480).any()
