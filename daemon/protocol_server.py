@@ -32,6 +32,7 @@ class SessionCreated(ServerEvent):
 
     type: Literal["session.created"] = "session.created"
     session: SessionView | TranscriptionSessionView
+    x_resume_token: str | None = None
 
 
 class SessionUpdated(ServerEvent):

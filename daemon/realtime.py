@@ -34,7 +34,7 @@ from pipeline.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = ("x.metrics", "x.turn.state", "input_image_buffer.append", "video")
+EXTENSIONS = ("x.metrics", "x.turn.state", "input_image_buffer.append", "video", "resume")
 MAX_ITEM_ID_CHARS = 32
 
 
@@ -82,9 +82,10 @@ class RealtimeSession:
         self.conversation = open_conversation(session.config(), self._on_event)
         self.input = WireInput(self.conversation, limits)
 
-    def start(self) -> None:
-        """Say `session.created`: the first event of a connection."""
-        self._send(ev.SessionCreated(session=self.session.view()))
+    def start(self, *, resume_token: str | None = None) -> None:
+        """Say `session.created`: the first event of a connection. The token is an extension."""
+        view = self.session.view()
+        self._send(ev.SessionCreated(session=view, x_resume_token=resume_token))
 
     @contextlib.contextmanager
     def joined(self, listener: Send) -> Iterator[None]:

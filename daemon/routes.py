@@ -18,6 +18,7 @@ from daemon.auth import ApiKeys, Refusal
 from daemon.client_secrets import ClientSecrets, read_request
 from daemon.http_bodies import read_body
 from daemon.protocol import ProtocolError, SessionPatch, error_from
+from daemon.resume import KeptSessions
 from daemon.sessions import Sessions
 from pipeline.errors import BadInputError
 
@@ -71,9 +72,11 @@ def add_errors(app: FastAPI) -> None:
 def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
     """The Realtime API."""
 
+    kept = KeptSessions(sessions)
+
     @app.websocket("/v1/realtime")
     async def realtime(connection: WebSocket) -> None:
-        await websocket.serve(connection, sessions, keys)
+        await websocket.serve(connection, sessions, keys, kept)
 
     # the second path is where older browser clients post their offers
     @app.post("/v1/realtime/calls")

@@ -69,12 +69,15 @@ class Supervisor(Protocol):
 
 
 class SessionEnded(Exception):  # noqa: N818 - an ending, not a fault
-    """Why a session ends; code and reason are those of a WebSocket's close."""
+    """Why a session ends; code and reason are those of a WebSocket's close. `is_meant`: False where
+    a connection broke.
+    """
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, *, is_meant: bool = True) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.is_meant = is_meant
 
 
 @dataclass(slots=True)

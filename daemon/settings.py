@@ -117,6 +117,7 @@ class WebSocketSettings:
 
     ping_interval_s: float
     ping_timeout_s: float
+    resume_grace_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -17,7 +17,9 @@ from daemon.auth import ApiKeys, Refusal, send_refusal
 from daemon.outbox import ByteQueue
 from daemon.protocol import ServerEvent, SessionPatch
 from daemon.realtime import RealtimeSession
+from daemon.resume import KeptSession, KeptSessions, is_dropped, resumed_event
 from daemon.sessions import (
+    INTERNAL_ERROR,
     NORMAL,
     OVERLOADED,
     RESTART,
@@ -31,38 +33,63 @@ MAX_EVENT_BYTES = 1_000_000  # some clients take no message over 1 MiB
 FLUSH_S = 1.0
 
 
-async def serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> None:
+async def serve(
+    websocket: WebSocket, sessions: Sessions, keys: ApiKeys, kept_sessions: KeptSessions
+) -> None:
     """Refuse an upgrade, or accept it and hold the session until it ends."""
     try:
-        await _serve(websocket, sessions, keys)
+        await _serve(websocket, sessions, keys, kept_sessions)
     except Refusal as refusal:
         await send_refusal(websocket.scope, websocket.send, refusal)
 
 
-async def _serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> None:
+async def _serve(
+    websocket: WebSocket, sessions: Sessions, keys: ApiKeys, kept_sessions: KeptSessions
+) -> None:
     """The same; raises Refusal before the upgrade."""
+    query, headers = websocket.query_params, websocket.headers
     offered = websocket.scope["subprotocols"]
     accepted = SUBPROTOCOL if SUBPROTOCOL in offered else None
-    call_id = websocket.query_params.get("call_id")
-    if call_id is not None:
-        keys.check(websocket.headers, offered)
+    if (call_id := query.get("call_id")) is not None:
+        keys.check(headers, offered)
         session, is_over = sessions.find_call(call_id)
         await websocket.accept(subprotocol=accepted)
         await _Sideband(websocket, sessions).run(session, is_over)
         return
-    grant = keys.enter(websocket.headers, offered)
+    grant = keys.enter(headers, offered)
+    if (token := query.get("resume")) is not None:
+        kept, session = kept_sessions.find(token, grant.owner)
+        await websocket.accept(subprotocol=accepted)
+        await _Returning(websocket, sessions, kept).come_back(session, query.get("after"))
+        return
     sessions.rates.take(grant.owner)
-    place = sessions.take_place("websocket", grant.owner)
+    patches = [grant.patch] if grant.patch else []
+    place, is_kept = sessions.take_place("websocket", grant.owner), False
     try:
         await websocket.accept(subprotocol=accepted)
-        await _Connection(websocket, sessions).run([grant.patch] if grant.patch else [])
+        if has_extensions(query.get("x-ext"), headers.get("x-ext")):
+            returning = _Returning(websocket, sessions, kept_sessions.new(grant.owner))
+            session = returning.open(patches)
+            kept_sessions.start(returning.kept, session, place)
+            is_kept = True
+            await returning.begin(session)
+        else:
+            await _Connection(websocket, sessions).run(patches)
     finally:
-        place.release()
+        if not is_kept:
+            place.release()
 
 
 def has_extensions(query: str | None, header: str | None) -> bool:
     """Whether a client opted in to what stock clients do not know."""
     return (query or header or "") not in ("", "0")
+
+
+def _is_goodbye(message: Mapping[str, Any]) -> bool:
+    """Whether a disconnect was one side's wish. A connection that broke has no reason, not even an
+    empty one; 1011 is one that no longer answered our pings.
+    """
+    return message.get("reason") is not None and message.get("code") != INTERNAL_ERROR
 
 
 class _Socket:
@@ -92,8 +119,23 @@ class _Socket:
                 await self._close(ended)
 
     def _send(self, event: ServerEvent) -> None:
-        if not self._outbox.try_put(event.to_json()):
+        self._put(event.to_json())
+
+    def _put(self, text: str) -> None:
+        if not self._outbox.try_put(text):
             self._is_slow.set()
+
+    def _open(
+        self, patches: Sequence[SessionPatch], send: Callable[[ServerEvent], None]
+    ) -> RealtimeSession:
+        query, headers = self._websocket.query_params, self._websocket.headers
+        return self._sessions.open(
+            has_extensions=has_extensions(query.get("x-ext"), headers.get("x-ext")),
+            is_transcription=query.get("intent") == "transcription",
+            patches=patches,
+            send=send,
+            max_event_bytes=MAX_EVENT_BYTES,
+        )
 
     async def _read(self) -> None:
         while True:
@@ -101,7 +143,7 @@ class _Socket:
             if message["type"] == "websocket.disconnect":
                 code = message.get("code") or NORMAL
                 who = "server is shutting down" if code == RESTART else "client closed the socket"
-                raise SessionEnded(code, f"The {who}.")
+                raise SessionEnded(code, f"The {who}.", is_meant=_is_goodbye(message))
             text = message.get("text")
             await self._inbox.put(text if text is not None else message.get("bytes") or b"")
 
@@ -123,7 +165,7 @@ class _Socket:
         try:
             await self._websocket.send_text(message)
         except (WebSocketDisconnect, RuntimeError) as error:
-            raise SessionEnded(NORMAL, "The client closed the socket.") from error
+            raise SessionEnded(NORMAL, "The client closed the socket.", is_meant=False) from error
 
     async def _close(self, ended: SessionEnded) -> None:
         if self._websocket.client_state is not WebSocketState.CONNECTED:
@@ -140,16 +182,67 @@ class _Connection(_Socket):
 
     async def run(self, patches: Sequence[SessionPatch]) -> None:
         """Hold the session; then send what is left, and close."""
-        query, headers = self._websocket.query_params, self._websocket.headers
-        session = self._sessions.open(
-            has_extensions=has_extensions(query.get("x-ext"), headers.get("x-ext")),
-            is_transcription=query.get("intent") == "transcription",
-            patches=patches,
-            send=self._send,
-            max_event_bytes=MAX_EVENT_BYTES,
-        )
+        session = self._open(patches, self._send)
         session.start()
         await self._finish(await self._sessions.run(session, self._parts(session)))
+
+
+class _Returning(_Socket):
+    """A client's socket to a session that outlives it."""
+
+    def __init__(self, websocket: WebSocket, sessions: Sessions, kept: KeptSession) -> None:
+        super().__init__(websocket, sessions)
+        self.kept = kept
+        self._num_unkept = 0
+
+    def open(self, patches: Sequence[SessionPatch]) -> RealtimeSession:
+        """A new session, which sends to its journal."""
+        return self._open(patches, self.kept.send)
+
+    async def begin(self, session: RealtimeSession) -> None:
+        """Be the first socket of a session, which runs already."""
+        taken_over = self.kept.attach(self._put)
+        session.start(resume_token=self.kept.token)
+        await self._hold(session, taken_over)
+
+    async def come_back(self, session: RealtimeSession, after: str | None) -> None:
+        """Take a session over: `session.created`, what is missing, and all that comes."""
+        missing = self.kept.journal.seek(after)
+        taken_over = self.kept.attach(self._put)
+        session.conversation.note_outage(self.kept.take_outage_s())
+        self._num_unkept = 1
+        for text in [resumed_event(session, self.kept), *missing]:
+            self._put(text)
+        await self._hold(session, taken_over)
+
+    async def _hold(self, session: RealtimeSession, taken_over: asyncio.Event) -> None:
+        ended = SessionEnded(NORMAL, "")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._until_over(), name="session")
+                group.create_task(_until_taken_over(taken_over), name="taken over")
+                for name, part in self._parts(session).items():
+                    group.create_task(part, name=name)
+        except* SessionEnded as group_of:
+            ended = first_ending(group_of)
+        finally:
+            self.kept.detach(taken_over)
+        if not is_dropped(ended) and not taken_over.is_set():
+            self.kept.end(ended)
+        await self._finish(ended)
+
+    async def _until_over(self) -> None:
+        raise await asyncio.shield(self.kept.is_over)
+
+    def _send(self, event: ServerEvent) -> None:
+        self.kept.send(event)
+
+    async def _send_text(self, message: str | bytes) -> None:
+        await super()._send_text(message)
+        if self._num_unkept:
+            self._num_unkept -= 1
+        else:
+            self.kept.journal.note_sent()
 
 
 class _Sideband(_Socket):
@@ -172,3 +265,8 @@ class _Sideband(_Socket):
 async def _until_over(is_over: asyncio.Event) -> None:
     await is_over.wait()
     raise SessionEnded(NORMAL, "The call is over.")
+
+
+async def _until_taken_over(taken_over: asyncio.Event) -> None:
+    await taken_over.wait()
+    raise SessionEnded(NORMAL, "The session goes on over another socket.")

@@ -320,6 +320,10 @@ class Conversation:
         """
         return self._aside.start(options, config, self._log.history if items is None else items)
 
+    def note_outage(self, seconds: float) -> None:
+        """The listener was cut off for so long until now, and heard nothing meanwhile."""
+        self._replies.note_outage(seconds)
+
     def cancel_response(self, response_id: str | None = None) -> None:
         """Stop the active reply, or one beside the conversation.
 

@@ -107,6 +107,14 @@ class Replies:
             return False
         return self._playout is None or not self.active.options.audio
 
+    def note_outage(self, seconds: float) -> None:
+        """Where the owner plays by itself: the newest voice was not heard for so long until now."""
+        voice = self._newest_voice
+        if voice is not None and voice.first_audio_s is not None and self._playout is None:
+            now_s = self._clock.now_s()
+            if voice.estimate_played(now_s - seconds) < voice.num_samples:
+                voice.first_audio_s = min(now_s, voice.first_audio_s + seconds)
+
     # ------------------------------------------------------------------ one reply's life
     def start(
         self,

@@ -74,3 +74,18 @@ async def test_beside_the_conversation_too() -> None:
         s.conversation.respond_aside(ResponseOptions(), config=slow, items=[])
         await settle()
         assert sum(len(event.pcm) for event in s.all(events.ResponseAudio)) == 2 * 8 * FRAME
+
+
+async def test_what_nobody_could_hear_does_not_count_as_heard() -> None:
+    """A listener who was cut off hears the rest when it is back."""
+    async with session(settings=config(None)) as s:
+        s.conversation.respond()
+        await settle()
+        await s.clock.advance(0.2)
+        await s.clock.advance(3.0)
+        s.conversation.note_outage(3.0)
+        replies = s.conversation._replies
+        assert replies.unheard_s == pytest.approx(8 * 0.08 - 0.2)
+        await s.clock.advance(1.0)
+        s.conversation.note_outage(0.1)
+        assert replies.unheard_s == 0, "it had ended before"
