@@ -158,6 +158,10 @@ class WireSession:
             changes["max_output_tokens"] = _tokens(patch.max_output_tokens)
         changes |= self._tool_changes(patch)
         if "tracing" in patch.model_fields_set:
+            if None not in (self.tracing, patch.tracing) and patch.tracing != self.tracing:
+                raise ProtocolError(
+                    "Tracing can not be modified once it is on.", param="session.tracing"
+                )
             changes["tracing"] = patch.tracing
         if patch.audio is not None:
             changes |= self._input_changes(patch.audio.input, moment)
@@ -183,7 +187,7 @@ class WireSession:
                 )
             changes["input_format"] = shown
         if "turn_detection" in patch.model_fields_set:
-            wanted = patch.turn_detection
+            wanted = self._of_kept_type(patch.turn_detection)
             changes["eagerness"] = None
             if isinstance(wanted, SemanticVad):
                 changes["eagerness"] = wanted.eagerness or "auto"
@@ -195,6 +199,17 @@ class WireSession:
                 prompt=patch.transcription.prompt,
             )
         return changes
+
+    def _of_kept_type(
+        self, wanted: ServerVad | SemanticVad | None
+    ) -> ServerVad | SemanticVad | None:
+        """Turn detection that names no type keeps the type that there is, where its fields fit."""
+        if not isinstance(wanted, ServerVad) or "type" in wanted.model_fields_set:
+            return wanted
+        named = wanted.model_dump(exclude_unset=True)
+        if self.eagerness is None or not set(named) <= set(SemanticVad.model_fields):
+            return wanted
+        return SemanticVad(type="semantic_vad", **{"eagerness": self.eagerness, **named})
 
     def _output_changes(
         self, patch: OutputPatch | None, voices: Voices, moment: Moment

@@ -93,3 +93,19 @@ async def test_semantic_detection_is_shown_as_it_was_asked(eagerness: str) -> No
         (live,) = rig.app.state.sessions._live.values()
         in_effect = live.session.conversation.config.turn_detection
         assert in_effect.eagerness == eagerness
+
+
+async def test_detection_without_a_type_keeps_the_type() -> None:
+    async with serving() as rig, client(rig).realtime.connect(model="m") as connection:
+        await collect(connection, "session.created")
+        for detection, kind, interrupts in (
+            ({"type": "semantic_vad", "eagerness": "low"}, "semantic_vad", True),
+            ({"interrupt_response": False}, "semantic_vad", False),
+            ({"silence_duration_ms": 300}, "server_vad", True),
+        ):
+            audio: Any = {"input": {"turn_detection": detection}}
+            await connection.session.update(session={"type": "realtime", "audio": audio})
+            (updated,) = await collect(connection, "session.updated")
+            shown = updated["session"]["audio"]["input"]["turn_detection"]
+            assert (shown["type"], shown["interrupt_response"]) == (kind, interrupts)
+            assert kind == "server_vad" or shown["eagerness"] == "low"
