@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
-from daemon import webrtc, websocket
+from daemon import qwen_socket, webrtc, websocket
 from daemon.auth import ApiKeys, Refusal
 from daemon.client_secrets import ClientSecrets, read_request
 from daemon.http_bodies import read_body
@@ -77,6 +77,10 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
     @app.websocket("/v1/realtime")
     async def realtime(connection: WebSocket) -> None:
         await websocket.serve(connection, sessions, keys, kept)
+
+    @app.websocket("/api-ws/v1/realtime")
+    async def qwen(connection: WebSocket) -> None:
+        await qwen_socket.serve(connection, sessions, keys)
 
     # the second path is where older browser clients post their offers
     @app.post("/v1/realtime/calls")

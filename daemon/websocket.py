@@ -74,7 +74,7 @@ async def _serve(
             is_kept = True
             await returning.begin(session)
         else:
-            await _Connection(websocket, sessions).run(patches)
+            await Connection(websocket, sessions).run(patches)
     finally:
         if not is_kept:
             place.release()
@@ -149,7 +149,10 @@ class _Socket:
 
     async def _obey(self, session: RealtimeSession) -> None:
         while (message := await self._inbox.get()) is not None:
-            await session.handle(message, sender=self._send)
+            await self._handle(session, message)
+
+    async def _handle(self, session: RealtimeSession, message: str | bytes) -> None:
+        await session.handle(message, sender=self._send)
 
     async def _write(self) -> None:
         while (message := await self._outbox.get()) is not None:
@@ -177,7 +180,7 @@ class _Socket:
         await self._websocket.close(ended.code, ended.reason)
 
 
-class _Connection(_Socket):
+class Connection(_Socket):
     """A client's socket: the session lives as long as it."""
 
     async def run(self, patches: Sequence[SessionPatch]) -> None:

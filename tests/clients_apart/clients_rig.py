@@ -107,11 +107,11 @@ async def run_node(url: str) -> dict[str, Any]:
     return await run_client(["node", script, url])
 
 
-async def run_python(name: str, url: str) -> dict[str, Any]:
+async def run_python(name: str, url: str, *arguments: str) -> dict[str, Any]:
     """Run the script of a Python client in its environment."""
     require(name)
     script = environments.HERE / "scripts" / f"{name}.py"
-    return await run_client([environments.python_of(name), script, url])
+    return await run_client([environments.python_of(name), script, url, *arguments])
 
 
 def check_played(rig: Rig, *, opening: str = "user: <>", result: str = "sunny") -> None:
