@@ -70,16 +70,19 @@ class Generation:
             return event
         self.ended = event
         if event.status == "failed":
-            raise _failure(event.error or "The engine failed.")
+            raise _failure(event)
         if event.status == "cancelled":
             raise Refusal(503, SHUTTING_DOWN, "server_shutting_down", retry_after_s=5)
         return None
 
 
-def _failure(error: str) -> Refusal:
-    if error.startswith(FULL):
-        return Refusal(400, f"{error}.", "context_length_exceeded", param="messages")
-    return Refusal(500, f"The answer failed: {error}.", "engine_error")
+def _failure(event: ResponseEnded) -> Refusal:
+    error = event.error or "the engine says nothing of it"
+    if not event.is_refused:
+        return Refusal(500, f"The answer failed: {error}.", "engine_error")
+    code = "context_length_exceeded" if error.startswith(FULL) else "invalid_value"
+    message = error[0].upper() + error[1:]
+    return Refusal(400, f"{message}.", code, param="messages")
 
 
 @contextlib.asynccontextmanager

@@ -63,6 +63,13 @@ def add_errors(app: FastAPI) -> None:
         refusal = Refusal(400, str(error), error.code, param=error.param)
         return JSONResponse(refusal.body, status_code=refusal.status)
 
+    @app.exception_handler(405)
+    async def other_method(request: Request, error: Exception) -> JSONResponse:
+        message = f"{request.method} is not for this address."
+        refusal = Refusal(405, message, "method_not_allowed")
+        headers = getattr(error, "headers", None)
+        return JSONResponse(refusal.body, status_code=405, headers=headers)
+
     @app.exception_handler(404)
     async def unknown(request: Request, _: Exception) -> JSONResponse:
         refusal = Refusal(404, "There is nothing at this address.", "not_found")

@@ -154,13 +154,14 @@ class CallEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndEvent:
-    """The last event of a reply."""
+    """The last event of a reply. `is_refused`: it failed by what was asked, not by the engine."""
 
     response: int
     status: EndStatus
     usage: Usage = field(default_factory=Usage)
     stages: Stages = field(default_factory=Stages)
     error: str | None = None
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -304,7 +304,7 @@ class Engine:
             try:
                 self._run(unit)
             except ModelError as error:
-                self._fail(unit, str(error))
+                self._fail(unit, error)
         events, self._outbox = self._outbox, []
         return events
 
@@ -346,28 +346,28 @@ class Engine:
         prefill(self._model, context, max_tokens=max_tokens)
         self._pace.learn(context.thinker_cache.length - before, self._clock() - started_s)
 
-    def _fail(self, unit: scheduler.Unit, error: str) -> None:
+    def _fail(self, unit: scheduler.Unit, error: ModelError) -> None:
         """Let the unit's own work end; the context is as if it had never been asked for.
 
-        A reply is not made to a message that had to be left out: the one that waits for it fails,
-        or else the next.
+        No reply is made to a message that had to be left out: who waits for it fails, or the next.
         """
         context = self._contexts[unit.context]
         reply = None if unit.reply is None else self._replies[unit.reply]
         if unit.kind in ("encode", "place"):
             context.void_failed()
         if reply is None:
-            context.fault = error
-            self._emit(FaultEvent(context=unit.context, error=error))
+            context.fault = str(error)
+            self._emit(FaultEvent(context=unit.context, error=context.fault))
             return
-        self._maker.end(context, reply, "failed", error)
+        is_refused = isinstance(error, RequestError | ResourceError)
+        self._maker.end(context, reply, "failed", str(error), is_refused=is_refused)
         context.keep_reply(reply.entry, 0)
 
     def _take_fault(self, context: Context, reply: Reply) -> None:
         """Fail a reply to a message that had to be left out."""
         error, context.fault = context.fault, None
         if error is not None:
-            self._maker.end(context, reply, "failed", error)
+            self._maker.end(context, reply, "failed", error, is_refused=True)
             context.keep_reply(reply.entry, 0)
 
     def log_ids(self, context: int) -> list[int]:

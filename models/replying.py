@@ -110,7 +110,13 @@ class ReplyMaker:
         return reply
 
     def end(
-        self, context: Context, reply: Reply, status: EndStatus, error: str | None = None
+        self,
+        context: Context,
+        reply: Reply,
+        status: EndStatus,
+        error: str | None = None,
+        *,
+        is_refused: bool = False,
     ) -> None:
         """Finish a reply in any state: its work is gone, its place in the log stays."""
         if not reply.is_active:
@@ -133,7 +139,12 @@ class ReplyMaker:
         self._emit(
             reply,
             EndEvent(
-                response=reply.id, status=status, usage=usage, stages=reply.stages, error=error
+                response=reply.id,
+                status=status,
+                usage=usage,
+                stages=reply.stages,
+                error=error,
+                is_refused=is_refused,
             ),
         )
 

@@ -325,13 +325,16 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseEnded:
-    """The last event of a reply. `error` is a message for people where `status` is "failed"."""
+    """The last event of a reply. `error` is a message for people where `status` is "failed";
+    `is_refused`: it failed by what was asked, not by the engine.
+    """
 
     response: int
     status: ResponseStatus
     usage: Usage
     stages: Stages
     error: str | None = None
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

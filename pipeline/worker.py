@@ -368,9 +368,7 @@ def _audio_delta(event: content.AudioEvent) -> messages.AudioDelta:
 
 def _response_ended(event: content.EndEvent) -> messages.ResponseEnded:
     usage, stages = messages.Usage(**asdict(event.usage)), messages.Stages(**asdict(event.stages))
-    return messages.ResponseEnded(
-        response=event.response, status=event.status, usage=usage, stages=stages, error=event.error
-    )
+    return messages.ResponseEnded(**{**asdict(event), "usage": usage, "stages": stages})
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -375,7 +375,9 @@ async def test_an_engine_that_fails_before_the_first_word_and_behind_it() -> Non
         with pytest.raises(openai.APIError, match="broken"):
             await ask(rig, stream=True)
         full = "the conversation is full: 9 tokens of context are used up"
-        rig.engine.script = Script(words=(), num_frames=0, status="failed", error=full)
+        rig.engine.script = Script(
+            words=(), num_frames=0, status="failed", error=full, is_refused=True
+        )
         with pytest.raises(openai.BadRequestError) as caught:
             await ask(
                 rig,

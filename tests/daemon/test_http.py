@@ -102,6 +102,9 @@ async def test_addresses_of_the_protocol_that_are_not_served() -> None:
         refusal = await refused(rig, "/v1/realtime?call_id=rtc_nope")
         assert (refusal.response.status_code, code_of(refusal)) == (404, "call_id_not_found")
         assert (await refused(rig, "/nowhere")).response.status_code in (403, 404)
+        answer = await rig.fetch("DELETE", "/v1/models")
+        assert (answer.status, answer.error["code"]) == (405, "method_not_allowed")
+        assert answer.headers["allow"] == "GET"
         answer = await rig.fetch("POST", "/v1/realtime/sessions", "{}")
         assert (answer.status, answer.error["code"]) == (410, "not_supported")
 

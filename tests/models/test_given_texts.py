@@ -1,4 +1,6 @@
-"""Replies whose text is given (scripts), and replies that end where the caller wants (stops)."""
+"""Replies whose text is given (scripts), and replies that end where the caller wants (stops), or
+that can not be made of what was asked.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Oracle
 
-from models.content import Message, ReplyOptions, Text
+from models.content import Image, Message, ReplyOptions, Text
 from models.encoding import WindowPolicy
 from models.qwen3_omni.model import Qwen3Omni
 from models.stops import StopSearch
@@ -134,3 +136,18 @@ def test_any_pieces_of_a_text_stop_at_the_same_place(pieces: list[str], stops: l
     assert whole.startswith(shown)
     assert not any(stop in shown for stop in stops)
     assert any(whole[len(shown) :].startswith(stop) for stop in stops)
+
+
+# ------------------------------------------------------------------ whose fault a failure is
+def test_what_can_not_be_shown_is_the_callers_fault(rig: Rig) -> None:
+    thin = Image(rgb=np.zeros((1, 3000, 3), np.uint8))
+    rig.engine.append_message(1, Message(role="user", parts=(thin,)))
+    for response, drains in ((1, False), (2, True)):
+        if drains:  # the fault is known before somebody asks for a reply
+            rig.engine.append_message(1, Message(role="user", parts=(thin,)))
+            rig.drain()
+        end = rig.ask(1, response).end
+        assert end is not None
+        assert (end.status, end.is_refused) == ("failed", True)
+        assert end.error is not None
+        assert "too long and thin" in end.error

@@ -54,6 +54,7 @@ class Script:
     holds_at: int | None = None
     status: str = "completed"
     error: str | None = None
+    is_refused: bool = False
 
 
 @dataclass
@@ -202,6 +203,7 @@ class FakeResponse:
             ),
             stages=Stages(first_pcm=12.0, tokens_left=3),
             error=error,
+            is_refused=self.script.is_refused,
         )
 
 
