@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from oracle import Oracle
 from recorded import HostReadError, Recorder, Watch
 from torch import Tensor
 
 from models.cache import DecoderCache, KvCache
-from models.graphs import Capture, plain
+from models.graphs import Capture, pick_capture, plain
 from models.kernels import language, sampling
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import SpecialText
@@ -22,6 +23,7 @@ from models.stepping.operations import FUSED, PLAIN, Operations
 from models.stepping.pages import PagedCache
 from models.stepping.speech_slots import SpeechSlots
 from models.stepping.speech_step import SpeechStep
+from models.weights import load_model
 
 CPU = torch.device("cpu")
 TEXTS = ([1000, 1001, 1002, 1003], [2000, 2001, 2002, 2003], [77, 78, 79, 80])
@@ -35,6 +37,7 @@ class Rig:
         assert model.talker is not None
         assert model.code2wav is not None
         self.model, self.talker = model, model.talker
+        self.device = model.thinker.lm_head.weight.device
         self.special: SpecialText = model.talker.special_text(model.thinker.embed, [1, 2, 3])
         self.speaker = next(iter(model.talker.config.speaker_ids.values()))
         self.slots = SpeechSlots(
@@ -42,13 +45,14 @@ class Rig:
         )
 
     def read(self, token: int) -> Tensor:
-        return self.talker.project_text(self.model.thinker.embed(torch.tensor([token])))[0]
+        ids = torch.tensor([token], device=self.device)
+        return self.talker.project_text(self.model.thinker.embed(ids))[0]
 
     def listen(self, cache: DecoderCache, seed: int) -> Tensor:
         """A user's turn of 60 positions: the reply crosses the border of a page."""
         size = self.talker.config.decoder.hidden_size
         turn = torch.randn(60, size, generator=torch.Generator().manual_seed(seed))
-        return self.talker(turn, torch.arange(60.0), cache)
+        return self.talker(turn.to(self.device), torch.arange(60.0, device=self.device), cache)
 
     def voice(self, seed: int) -> Voice:
         config = self.talker.config.decoder
@@ -71,7 +75,7 @@ class Rig:
         cache = PagedCache(self.slots.pool, self.slots.page_table[slot])
         self.listen(cache, seed)
         prefix = self.talker.reply_prefix(self.special, self.speaker, self.read(token))
-        where = 60.0 + torch.arange(float(len(prefix)))
+        where = 60.0 + torch.arange(float(len(prefix)), device=self.device)
         hidden = self.talker(prefix, where, cache)[-1]
         self.slots.begin(
             slot,
@@ -136,6 +140,23 @@ def test_greedy_frames_equal_the_plain_voice(rig: Rig) -> None:
             assert list(voice.next_frame(token) or ()) == codes[place]
             expected.append(voice.pcm())
         torch.testing.assert_close(pcm, torch.cat(expected), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("operations", [PLAIN, FUSED], ids=lambda made: made.name)
+@torch.inference_mode()
+def test_graphs_on_a_gpu_say_what_the_cpu_says(
+    oracle: Oracle, rig: Rig, operations: Operations
+) -> None:
+    cuda = torch.device("cuda", 0)
+    there = Rig(load_model(oracle.folder, oracle.config, device=cuda, dtype=torch.float32))
+    step = step_of(there, operations, pick_capture(cuda, "on"))
+    on_gpu = there.speak(step, (0, 1, 2), GREEDY)
+    on_cpu = rig.speak(step_of(rig, PLAIN), (0, 1, 2), GREEDY)
+    for gpu, cpu in zip(on_gpu, on_cpu, strict=True):
+        assert gpu[0] == cpu[0]
+        torch.testing.assert_close(gpu[1], cpu[1], atol=2e-3, rtol=1e-2)
 
 
 @pytest.mark.skipif(not language.can_run(CPU), reason="needs the package triton")

@@ -1,0 +1,145 @@
+"""Times each kernel beside its plain reference and its floor, at the model's shapes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.config import OmniConfig
+from models.kernels import (
+    decode_attention,
+    experts,
+    gated_mlp,
+    language,
+    norm_projection,
+    sampling,
+    snake_convolution,
+)
+from models.sampling import SamplingSettings
+
+BATCHES = (1, 8, 32)
+CONTEXT_TOKENS = 2048
+PAGE_SIZE = 64
+REPEATS = 50
+COLD_BYTES = 256 * 2**20  # written between two runs: weights come from memory, not from a cache
+TOLERANCE = 3e-2
+
+Case = tuple[str, Callable[..., Any], Callable[..., Any], tuple[Any, ...], int]
+
+
+def time_kernels(config: OmniConfig, device: torch.device, *, is_short: bool) -> dict[str, Any]:
+    """Microseconds of both paths, bytes read, bytes per second of the fused one, and its error."""
+    can_fuse = language.can_run(device)
+    made: dict[str, Any] = {}
+    cold = torch.empty((1 if is_short else COLD_BYTES) // 4 + 1, device=device)
+    for batch in BATCHES[: 1 if is_short else None]:
+        for name, fused, plain, arguments, num_bytes in _cases(config, device, batch):
+            figures: dict[str, Any] = {"bytes": num_bytes}
+            figures["plain_us"] = _timed(lambda f=plain, a=arguments: f(*a), cold, is_short)
+            if can_fuse and not is_short:
+                figures["fused_us"] = _timed(lambda f=fused, a=arguments: f(*a), cold, is_short)
+                figures["fused_gb_per_s"] = round(num_bytes / figures["fused_us"] / 1e3, 1)
+                figures["error"] = _error(fused(*arguments), plain(*arguments))
+                assert figures["error"] < TOLERANCE, (name, batch, figures)
+            made[f"{name}, {batch}"] = figures
+    return made
+
+
+def _cases(config: OmniConfig, device: torch.device, batch: int) -> list[Case]:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    generator = torch.Generator(device).manual_seed(0)
+
+    def drawn(*shape: int, as_dtype: torch.dtype = dtype) -> Tensor:
+        made = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        return (made / shape[-1] ** 0.5).to(as_dtype)
+
+    decoder = config.thinker.decoder
+    size, heads, kv_heads = decoder.hidden_size, decoder.num_heads, decoder.num_kv_heads
+    moe = decoder.moe
+    assert moe is not None
+    assert config.talker is not None
+    dense = config.talker.predictor
+    rows, gain = drawn(batch, size), torch.ones(size, dtype=dtype, device=device)
+    packed = drawn((heads + 2 * kv_heads) * decoder.head_dim, size)
+    inner = drawn(batch, dense.hidden_size)
+    gate_up = drawn(2 * dense.intermediate_size, dense.hidden_size)
+    max_pages = CONTEXT_TOKENS // PAGE_SIZE
+    page_shape = (1 + batch * max_pages, kv_heads, PAGE_SIZE, decoder.head_dim)
+    pages = (drawn(*page_shape), drawn(*page_shape))
+    table = torch.arange(1, 1 + batch * max_pages, dtype=torch.int32, device=device)
+    lengths = torch.full((batch,), CONTEXT_TOKENS, dtype=torch.int32, device=device)
+    stacked = drawn(moe.num_experts, 2 * moe.expert_size, size)
+    down = drawn(moe.num_experts, size, moe.expert_size)
+    logits = drawn(batch, moe.num_experts, as_dtype=torch.float32) * moe.num_experts**0.5
+    ids, weights = experts.route_reference(logits, moe.num_experts_per_token, is_normalized=True)
+    distinct = int(ids.unique().numel())
+    expert_bytes = (stacked[0].nbytes + down[0].nbytes) * distinct
+    queries = drawn(batch, heads, decoder.head_dim)
+    attention = (queries, pages, table.view(batch, max_pages), lengths)
+    project = (rows, packed, gain, 1e-6, None)
+    mlp = (inner, gate_up, torch.ones_like(inner[0]), 1e-6)
+    mix = (rows, ids, weights, stacked, down)
+    kv_bytes = 2 * batch * CONTEXT_TOKENS * kv_heads * decoder.head_dim * dtype.itemsize
+    made: list[Case] = []
+    for name, module, arguments, num_bytes in (
+        ("norm projection", norm_projection, project, packed.nbytes),
+        ("gated mlp", gated_mlp, mlp, gate_up.nbytes),
+        ("attention", decode_attention, attention, kv_bytes),
+    ):
+        made.append((name, module.fused, module.reference, arguments, num_bytes))
+    made.append(("experts", experts.mix_fused, experts.mix_reference, mix, expert_bytes))
+    return [*made, _sampling_case(config, device, batch), _vocoder_case(config, device, batch)]
+
+
+def _sampling_case(config: OmniConfig, device: torch.device, batch: int) -> Case:
+    assert config.talker is not None
+    settings = [SamplingSettings(temperature=0.9, top_k=50, top_p=0.8)] * batch
+    draws = sampling.Draws.of(settings, list(range(batch)), device)
+    vocab = config.talker.predictor.vocab_size
+    logits = 3.0 * torch.randn(batch, vocab, device=device)
+    return "sampling", sampling.fused, sampling.reference, (logits, draws, None), logits.nbytes
+
+
+def _vocoder_case(config: OmniConfig, device: torch.device, batch: int) -> Case:
+    """A dilated unit in the middle of the vocoder, one frame."""
+    assert config.vocoder is not None
+    channels = config.vocoder.decoder_size // 4
+    x = torch.randn(batch, channels, 160, device=device)
+    ones = torch.ones(channels, device=device)
+    tail = torch.zeros(batch, channels, 18, device=device)
+    weight = torch.randn(channels, channels, 7, device=device) / (7 * channels) ** 0.5
+    arguments = (x, (ones, ones), tail, weight, 0 * ones, 3, None)
+    num_bytes = weight.nbytes + 2 * x.nbytes
+    return "snake", snake_convolution.fused, snake_convolution.reference, arguments, num_bytes
+
+
+def _timed(run: Callable[[], object], cold: Tensor, is_short: bool) -> float:
+    """Median microseconds of one run after others' data have passed through the caches."""
+    run()
+    times = []
+    for _ in range(2 if is_short else REPEATS):
+        cold.fill_(1.0)
+        if cold.is_cuda:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in "be")
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(1e3 * begin.elapsed_time(end))
+        else:
+            started = time.perf_counter()
+            run()
+            times.append(1e6 * (time.perf_counter() - started))
+    return round(sorted(times)[len(times) // 2], 2)
+
+
+def _error(fused: Tensor, plain: Tensor) -> float:
+    """Greatest difference, over the greatest value; ids that differ count whole."""
+    if not fused.is_floating_point():
+        return float((fused != plain).float().max())
+    scale = plain.float().abs().max().clamp_min(1e-9)
+    return float(((fused.float() - plain.float()).abs().max() / scale).cpu())

@@ -1,0 +1,192 @@
+"""Before any measurement: bytes and floor of each kernel of a step, from the published config.
+
+    python -m benchmarks.predictions > benchmarks/predictions.md
+
+A kernel's floor is the bytes that it must move divided by the memory's bandwidth; beside it stands
+what its launches cost inside a graph, at an assumed price each. The prediction is the sum of both:
+kernels of a decode step are short, so neither hides the other. Bytes count weights, caches and the
+activations of the vocoder; expected numbers of distinct experts assume that tokens choose freely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.config import DecoderConfig, OmniConfig, VocoderConfig, parse_config
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "tests" / "models" / "data" / "qwen3_omni_30b_config.json"
+H200_BYTES_PER_S = 4.8e12  # the data sheet's; a copy reaches about nine tenths of it
+LAUNCH_S = 1.5e-6  # assumed: a small kernel in a graph, end to end
+CONTEXT_TOKENS = 4096
+BATCHES = (1, 8, 32)
+BF16 = 2
+FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """What one kernel does in one step of its stage, all layers and passes together."""
+
+    stage: str
+    name: str
+    num_bytes: float
+    num_launches: int
+
+    @property
+    def floor_s(self) -> float:
+        """At the memory's bandwidth."""
+        return self.num_bytes / H200_BYTES_PER_S
+
+    @property
+    def predicted_s(self) -> float:
+        """With its launches."""
+        return self.floor_s + self.num_launches * LAUNCH_S
+
+
+def read_published() -> OmniConfig:
+    """The published model's sizes."""
+    return parse_config(json.loads(CONFIG.read_text(encoding="utf-8")))
+
+
+def predict(config: OmniConfig, batch: int, context: int = CONTEXT_TOKENS) -> list[Kernel]:
+    """All kernels of one thinker token and one speech frame of `batch` sessions."""
+    assert config.talker is not None
+    assert config.vocoder is not None
+    predictor = config.talker.predictor
+    passes = config.talker.num_code_groups - 1
+    return [
+        *_decoder("thinker token", config.thinker.decoder, batch, context, 1),
+        *_head("thinker token", config.thinker.decoder, batch, 1),
+        *_decoder("talker step", config.talker.decoder, batch, context, 1),
+        *_head("talker step", config.talker.decoder, batch, 1),
+        *_decoder("predictor frame", predictor, batch, (passes + 1) // 2, passes),
+        *_head("predictor frame", predictor, batch, passes),
+        *_vocoder(config.vocoder, batch),
+    ]
+
+
+def _decoder(
+    stage: str, config: DecoderConfig, batch: int, context: int, passes: int
+) -> list[Kernel]:
+    size, layers = config.hidden_size, config.num_layers * passes
+    query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    kernels = [
+        ("norm + q/k/v projection", size * (query + 2 * kv), 1),
+        ("q/k norm, rotary, cache write", batch * (2 * query + 4 * kv), 1),
+        ("attention", batch * context * 2 * kv, 2),
+        ("output projection", query * size, 1),
+        *_feed_forward(config, batch),
+    ]
+    return [
+        Kernel(
+            stage=stage,
+            name=name,
+            num_bytes=BF16 * numbers * layers,
+            num_launches=launches * layers,
+        )
+        for name, numbers, launches in kernels
+    ]
+
+
+def _feed_forward(config: DecoderConfig, batch: int) -> list[tuple[str, float, int]]:
+    """Name, numbers read, launches; of one layer."""
+    size, moe = config.hidden_size, config.moe
+    if moe is None:
+        inner = config.intermediate_size
+        return [
+            ("norm + gated projection", 2 * size * inner, 1),
+            ("down projection", inner * size, 1),
+        ]
+    unread = (1 - moe.num_experts_per_token / moe.num_experts) ** batch
+    distinct = moe.num_experts * (1 - unread)
+    # Norm, router product, choice; a sort of the pairs takes some launches of its own.
+    kernels = [
+        ("norm, router, choice", float(size * moe.num_experts), 3),
+        ("experts", distinct * 3 * size * moe.expert_size, 6),
+    ]
+    if moe.shared_expert_size is not None:
+        kernels.append(("shared expert", float(3 * size * moe.shared_expert_size), 5))
+    return kernels
+
+
+def _head(stage: str, config: DecoderConfig, batch: int, passes: int) -> list[Kernel]:
+    head = BF16 * config.vocab_size * config.hidden_size
+    logits = FLOAT32 * batch * config.vocab_size
+    return [
+        Kernel(
+            stage=stage,
+            name="norm + output head",
+            num_bytes=passes * (head + logits),
+            num_launches=passes,
+        ),
+        Kernel(stage=stage, name="sampling", num_bytes=passes * logits, num_launches=4 * passes),
+    ]
+
+
+def _vocoder(config: VocoderConfig, batch: int) -> list[Kernel]:
+    stage, front = "vocoder frame", config.transformer
+    window = front.sliding_window or 0
+    size, kv = front.hidden_size, front.num_kv_heads * front.head_dim
+    query = front.num_heads * front.head_dim
+    layer = size * (query + 2 * kv) + query * size + 3 * size * front.intermediate_size
+    ring = batch * window * 2 * kv * 3  # gathered: read, written, read
+    made: list[tuple[str, float, int]] = [
+        ("transformer", front.num_layers * (layer + ring), 25 * front.num_layers)
+    ]
+    length = math.prod(config.upsampling_ratios)
+    ratios = sum(ratio * size * size + 8 * size * size for ratio in config.upsampling_ratios)
+    made.append(("upsampling", ratios, 14 * len(config.upsampling_ratios)))
+    channels = config.decoder_size
+    for rate in config.upsample_rates:
+        half, length = channels // 2, length * rate
+        up = 2 * rate * channels * half
+        units = 3 * (7 + 1) * half * half
+        activations = 3 * batch * 5 * half * length
+        made.append((f"block of {half} channels", up + units + activations, 3 + 3 * 7))
+        channels = half
+    return [
+        Kernel(stage=stage, name=name, num_bytes=FLOAT32 * numbers, num_launches=launches)
+        for name, numbers, launches in made
+    ]
+
+
+def table(config: OmniConfig) -> str:
+    """The predictions of all batches as Markdown."""
+    lines = [
+        "# Predicted floors of the published model on one H200",
+        "",
+        "Made by `python -m benchmarks.predictions`; what is assumed stands in that file:"
+        f" {H200_BYTES_PER_S / 1e12:.1f} TB/s, {1e6 * LAUNCH_S:.1f} µs a launch in a graph,"
+        f" {CONTEXT_TOKENS} tokens of context, bfloat16 (vocoder float32).",
+    ]
+    for batch in BATCHES:
+        kernels = predict(config, batch)
+        lines += ["", f"## {batch} session{'s' if batch > 1 else ''}", ""]
+        lines += ["| stage | kernel | MB | floor µs | launches | predicted µs |"]
+        lines += ["|---|---|---:|---:|---:|---:|"]
+        for stage in dict.fromkeys(kernel.stage for kernel in kernels):
+            own = [kernel for kernel in kernels if kernel.stage == stage]
+            lines += [_line(stage, kernel.name, [kernel]) for kernel in own]
+            lines += [_line(f"**{stage}**", "all", own)]
+        frame = [kernel for kernel in kernels if kernel.stage != "thinker token"]
+        lines += [_line("**speech frame**", "talker, predictor, vocoder", frame)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(stage: str, name: str, kernels: list[Kernel]) -> str:
+    num_bytes = sum(kernel.num_bytes for kernel in kernels)
+    floor = sum(kernel.floor_s for kernel in kernels)
+    launches = sum(kernel.num_launches for kernel in kernels)
+    predicted = sum(kernel.predicted_s for kernel in kernels)
+    figures = f"{num_bytes / 1e6:.2f} | {1e6 * floor:.1f} | {launches} | {1e6 * predicted:.0f}"
+    return f"| {stage} | {name} | {figures} |"
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    print(table(read_published()), end="")
