@@ -121,6 +121,12 @@ class KvCache:
             raise ValueError(f"can not cut a cache of {self.length} positions back to {length}")
         self.length = length
 
+    def release(self) -> None:
+        """Forget all positions and give the memory back; `reserve` takes it again."""
+        self.length = self._capacity = 0
+        self._keys = [keys.new_empty(keys.shape[0], 0, keys.shape[2]) for keys in self._keys]
+        self._values = [v.new_empty(v.shape[0], 0, v.shape[2]) for v in self._values]
+
     def _grown(self, old: Tensor) -> Tensor:
         new = old.new_empty(old.shape[0], self._capacity, old.shape[2])
         new[:, : self.length] = old[:, : self.length]

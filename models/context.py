@@ -62,6 +62,7 @@ class Context:
         self.marks: dict[int, Mark] = {}
         self.active_reply: ReplyEntry | None = None
         self.last_hidden: Tensor | None = None
+        self.is_resting = False  # its caches were given up, and are not filled until it is used
         self.fault: str | None = None  # why a message since the last reply was left out
         self._num_placed = 0
         self._next = 0.0
@@ -221,6 +222,21 @@ class Context:
     def _may_replay(self) -> bool:
         """A reply that is already reading the log must not lose the ground under it."""
         return self.active_reply is None or self.active_reply.placement is None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the caches take."""
+        talker = self.talker_cache
+        return self.thinker_cache.num_bytes + (0 if talker is None else talker.num_bytes)
+
+    def rest(self) -> None:
+        """Give up the caches; the log stays, from which prefill fills them again."""
+        assert self.active_reply is None
+        self.thinker_cache.release()
+        if self.talker_cache is not None:
+            self.talker_cache.release()
+        self.last_hidden = None
+        self.is_resting = True
 
     @property
     def num_to_prefill(self) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 
 from models import scheduler
 from models.cache import KvCache
+from models.cache_budget import CacheBudget
 from models.chat import ChatFormat
 from models.config import DecoderConfig, OmniConfig, read_config
 from models.content import (
@@ -32,7 +32,9 @@ from models.content import (
 from models.context import Context
 from models.deadlines import Admission, PrefillPace
 from models.devices import pick_device, pick_dtype
-from models.encoding import MessageEncoder, WindowPolicy, checked_pcm, checked_rgb
+from models.encoding import MessageEncoder, checked_pcm, checked_rgb
+from models.engine_options import DEFAULT_OPTIONS
+from models.engine_options import EngineOptions as EngineOptions
 from models.entries import SpeechEntry, message_entry, system_entry
 from models.errors import ModelError, RequestError, ResourceError
 from models.generation import GenerationSettings, read_generation
@@ -49,19 +51,6 @@ Tools = Sequence[Mapping[str, Any]]
 INITIAL_CACHE_TOKENS = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """What may be chosen about an engine.
-
-    `prefill_tokens`: most tokens of one prefill unit (others wait so long). `windows`: attention
-    windows of the audio encoder while people speak.
-    """
-
-    prefill_tokens: int = 512
-    max_context_tokens: int | None = None
-    windows: WindowPolicy = field(default_factory=WindowPolicy)
-
-
 class Engine:
     """See the module's docstring. Calls raise `RequestError` for values that can not be served."""
 
@@ -73,7 +62,7 @@ class Engine:
         chat: ChatFormat,
         generation: GenerationSettings,
         folder: Path,
-        options: EngineOptions = EngineOptions(),
+        options: EngineOptions = DEFAULT_OPTIONS,
         clock: Clock = time.perf_counter,
     ) -> None:
         self._model = model
@@ -85,6 +74,7 @@ class Engine:
         self._chat = chat
         self._clock = clock
         self._pace = PrefillPace()
+        self._budget = CacheBudget(self._device, options.max_cache_bytes)
         self._admission = Admission()
         self._maker = ReplyMaker(
             model=model,
@@ -107,7 +97,7 @@ class Engine:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        options: EngineOptions = EngineOptions(),
+        options: EngineOptions = DEFAULT_OPTIONS,
     ) -> Engine:
         """Load a checkpoint folder.
 
@@ -175,6 +165,8 @@ class Engine:
         )
         opened.replace_system(system_entry(self._chat, instructions, tools))
         self._contexts[context] = opened
+        self._budget.use(context, opened)
+        self._budget.enforce(self._contexts, at_work=context)
 
     def configure(
         self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
@@ -327,6 +319,7 @@ class Engine:
                 context.place()
             case "prefill":
                 self._prefill(context)
+                self._budget.enforce(self._contexts, at_work=unit.context)
             case "token" | "frame":
                 assert unit.reply is not None, unit
                 make = self._maker.make_token if unit.kind == "token" else self._maker.make_frame
@@ -382,6 +375,7 @@ class Engine:
         found = self._contexts.get(context)
         if found is None:
             raise RequestError(f"context {context} is unknown")
+        self._budget.use(context, found)
         return found
 
     def _speech(self, context: int) -> SpeechEntry:

@@ -153,7 +153,8 @@ def context_unit(key: int, context: Context, encoder: EncodingQueue) -> Unit | N
         return Unit("place", key)
     if encoder.has_work(context):
         return Unit("encode", key)
-    if context.num_to_prefill > 0 and context.active_reply is None:
+    is_free = context.active_reply is None and not context.is_resting
+    if is_free and context.num_to_prefill > 0:
         return Unit("prefill", key)
     return None
 

@@ -26,6 +26,7 @@ HZ = 24_000
 class ScriptedContext:
     num_to_prefill: int = 0
     can_place: bool = False
+    is_resting: bool = False
     active_reply: object | None = None
 
     def is_placed(self, entry: object) -> bool:
@@ -138,6 +139,12 @@ def test_speculation_comes_behind_what_is_heard_but_not_behind_what_is_far_ahead
 
 def test_speculation_stops_after_some_frames() -> None:
     assert chosen([ScriptedReply(1, held=[], num_held_frames=MAX_HELD_FRAMES)]) is None
+
+
+def test_a_context_that_rests_is_not_prefilled() -> None:
+    for is_resting, unit in ((False, Unit("prefill", 1)), (True, None)):
+        context = ScriptedContext(num_to_prefill=9, is_resting=is_resting)
+        assert choose({1: context}, [], Listening(), now_s=0.0) == unit  # type: ignore[dict-item]
 
 
 def test_voices_far_ahead_still_use_an_idle_engine() -> None:
