@@ -51,6 +51,7 @@ def install(sessions: Sessions) -> None:
     settings = sessions.settings
     ice.install(settings.server.host)
     rtp.ask_for_repair()
+    rtp.send_speech()
     rtp.install_decoders(
         max_side=settings.webrtc.max_frame_side,
         on_drop=lambda: sessions.metrics.dropped.labels("video_frame").inc(),

@@ -15,8 +15,11 @@ from aiortc.rtp import RtpPacket
 
 from daemon import audio_source, opus
 from daemon.audio_source import PacketSource, TrackSource, take_over
+from daemon.media import Loudspeaker
 from daemon.opus import FadingDecoder, OpusDecoder, decoder_for, opus_samples
+from daemon.rtp import SpeechEncoder
 from pipeline.jitter import JitterCounts
+from pipeline.playout import Playout
 
 OPUS = RTCRtpCodecParameters(mimeType="audio/opus", clockRate=48_000, channels=2, payloadType=96)
 
@@ -99,6 +102,31 @@ def test_the_copy_in_the_next_packet_is_used(library) -> None:  # type: ignore[n
         return total
 
     assert error(True) < 0.8 * error(False)
+
+
+def test_what_we_send_can_be_repaired(library) -> None:  # type: ignore[no-untyped-def]
+    encoder = SpeechEncoder()
+    steps = [np.sin(2 * np.pi * (200 + 40 * k) * np.arange(960) / 48_000) for k in range(30)]
+    packets: list[bytes] = []
+    for number, step in enumerate(steps):
+        pcm = (step * 8_000).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(np.repeat(pcm, 2)[None], "s16", "stereo")
+        frame.sample_rate, frame.pts = 48_000, number * 960
+        frame.time_base = fractions.Fraction(1, 48_000)
+        payloads, timestamp = encoder.encode(frame)
+        packets += payloads
+        assert timestamp is None or timestamp % 960 == 0
+    assert 20 <= len(packets) <= 30
+    assert max(map(len, packets)) < 250, "a copy takes its bits from the rest"
+    whole = OpusDecoder(library)
+    truth = [whole.decode(packet) for packet in packets]
+    errors = []
+    for copy in (packets[16], None):
+        decoder = OpusDecoder(library)
+        for packet in packets[:15]:
+            decoder.decode(packet)
+        errors.append(rms(decoder.conceal(960, copy) - truth[15]))
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_broken_packets_are_silence_at_worst(library) -> None:  # type: ignore[no-untyped-def]
@@ -230,3 +258,17 @@ async def test_without_the_private_places_aiortc_stays_as_it_is(
     assert isinstance(source, TrackSource)
     assert "not found" in caplog.text
     assert audio_source.log.name in {record.name for record in caplog.records}
+
+
+# ------------------------------------------------------------------------------- the way back
+async def test_nothing_but_a_fade_is_sent_after_a_cut() -> None:
+    playout = Playout()
+    loudspeaker = Loudspeaker(playout)
+    playout.write("a", (voice(1.0)[::2]).astype(np.int16))
+    before = np.concatenate([loudspeaker._next_packet() for _ in range(5)])
+    assert rms(before) > 1_000
+    playout.clear()
+    after = np.concatenate([loudspeaker._next_packet() for _ in range(20)])
+    loud_ms = np.flatnonzero(np.abs(after.astype(int)) > 50).max() / 48
+    assert loud_ms <= 10, "the fade, and a millisecond that the resampler held"
+    loudspeaker.stop()
