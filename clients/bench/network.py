@@ -160,27 +160,29 @@ def evaluate(recording: Recording, scenario: Scenario) -> dict[str, Any]:
         "used_share": round(len(used) / max(1, len(passed)), 4),
         "packets_passed": len(passed),
         "packets_lost": len(counted) - len(passed),
-        "back_after_s": _back_after_s(recording, heard),
+        **_recovery(recording, heard),
         "cpu_share": round(recording.cpu_share, 3),
     }
 
 
-def _back_after_s(recording: Recording, heard: sweep.Heard) -> float | None:
-    """None where there was no storm; the rest of the run where the delay never came back."""
+def _recovery(recording: Recording, heard: sweep.Heard) -> dict[str, Any]:
+    """None where there was no storm; where the delay never came back, how long was waited."""
     if recording.storm_s is None:
-        return None
+        return {"back_after_s": None, "is_back": None}
     began_s, ended_s = recording.storm_s
     delay_s = heard.at_s - recording.began_s - heard.position_s
     is_before = (heard.position_s >= recording.bad_s + 0.1) & (heard.position_s < began_s)
     base_s = float(np.median(delay_s[is_before])) if is_before.any() else 0.0
     back_s = 0.0
+    is_back = False
     for start_s in np.arange(ended_s, recording.end_s - BACK_WINDOW_S, 0.1):
         window = delay_s[
             (heard.position_s >= start_s) & (heard.position_s < start_s + BACK_WINDOW_S)
         ]
-        if not len(window) or float(np.median(window)) > base_s + BACK_WITHIN_S:
+        is_back = bool(len(window)) and float(np.median(window)) <= base_s + BACK_WITHIN_S
+        if not is_back:
             back_s = float(start_s) + 0.1 - ended_s
-    return round(back_s, 2)
+    return {"back_after_s": round(back_s, 2), "is_back": is_back}
 
 
 def _report(rows: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def _print_table(rows: list[dict[str, Any]], console: Any) -> None:
         table.add_row(
             *(row["scenario"], row["receiver"], str(delay["p50"]), str(delay["p95"])),
             f"{row['used_share']:.1%}",
-            "–" if back_s is None else str(back_s),
+            "–" if back_s is None else f"{'' if row['is_back'] else '> '}{back_s}",
             f"{row['cpu_share']:.1%}",
         )
     console.print(table)
