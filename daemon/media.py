@@ -19,6 +19,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from daemon.audio_source import AudioSource
 from daemon.media_files import shrunk
+from pipeline.camera import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, SceneWatch, Thumbnail
 from pipeline.conversation import Conversation
 from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm
 from pipeline.playout import Playout
@@ -30,6 +31,7 @@ READ_SAMPLES = ENGINE_OUTPUT_HZ // 50
 PACKET_SAMPLES = RTP_HZ // 50
 MAX_LATE_S = 0.1
 CAMERA_GONE_S = 1.5
+LOOK_S = 0.1  # between frames that are compared with the last one
 
 
 class Microphone:
@@ -85,35 +87,48 @@ class Microphone:
 
 
 class Camera:
-    """Incoming video: a few pictures a second, shrunk, to the conversation."""
+    """Incoming video, to the conversation: shrunk, and only frames that are worth it."""
 
     def __init__(self, track: MediaStreamTrack, *, fps: float, max_side: int) -> None:
         self._track = track
-        self._period_s = 1 / fps
+        self._watch = SceneWatch(period_s=1 / fps)
         self._max_side = max_side
 
     async def drain(self, conversation: Conversation) -> None:
         """Take every frame off the track until it ends; when none come, the camera is off."""
         loop = asyncio.get_running_loop()
         next_s = 0.0
-        is_on = False
         while True:
             try:
-                async with asyncio.timeout(CAMERA_GONE_S if is_on else None):
+                async with asyncio.timeout(CAMERA_GONE_S if conversation.camera.is_on else None):
                     frame = await self._track.recv()
             except TimeoutError:
-                is_on = False
                 conversation.stop_camera()
                 continue
             except MediaStreamError:
                 conversation.stop_camera()
                 return
-            if loop.time() < next_s:
-                continue
-            next_s = loop.time() + self._period_s
-            is_on = True
-            assert isinstance(frame, av.VideoFrame), type(frame)
+            if loop.time() >= next_s:
+                next_s = loop.time() + LOOK_S
+                assert isinstance(frame, av.VideoFrame), type(frame)
+                await self._look(frame, conversation, loop.time())
+
+    async def _look(self, frame: av.VideoFrame, conversation: Conversation, now_s: float) -> None:
+        camera = conversation.camera
+        thumbnail = await asyncio.to_thread(_thumbnail, frame)
+        is_new = self._watch.is_new(thumbnail) or not camera.is_on
+        if self._watch.is_due(now_s, is_new=is_new, is_wanted=camera.was_wanted()):
+            self._watch.take(thumbnail, now_s)
             conversation.append_frame(await asyncio.to_thread(shrunk, frame, self._max_side))
+        elif not is_new:
+            camera.confirm()
+
+
+def _thumbnail(frame: av.VideoFrame) -> Thumbnail:
+    small = frame.reformat(
+        width=THUMBNAIL_WIDTH, height=THUMBNAIL_HEIGHT, format="gray", interpolation="AREA"
+    )
+    return np.asarray(small.to_ndarray(), np.uint8)
 
 
 class Loudspeaker(MediaStreamTrack):

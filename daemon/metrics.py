@@ -42,6 +42,12 @@ class Metrics:
             ["fate"],
             registry=registry,
         )
+        self.frame_age = Histogram(
+            "omnid_camera_frame_age_seconds",
+            "How long ago the camera saw what speech took along as a frame.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.underruns = Counter(
             "omnid_playout_underruns", "Gaps inside spoken replies.", registry=registry
         )

@@ -159,6 +159,7 @@ def run(args: argparse.Namespace) -> int:
         device=engine.device,
         dtype=engine.dtype,
         num_threads=engine.num_threads,
+        stuck_after_s=engine.stuck_after_s,
     )
     supervisor = EngineSupervisor(options, mode=engine.runs_in)
     with _listen(settings.server.host, settings.server.port) as listener:

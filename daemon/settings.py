@@ -64,6 +64,7 @@ class EngineSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     num_threads: int
     runs_in: Literal["process", "thread"]
+    stuck_after_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

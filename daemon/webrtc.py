@@ -208,6 +208,8 @@ class Call:
             self._camera = Camera(
                 track, fps=self._settings.camera_fps, max_side=self._settings.frame_side
             )
+            ages = self._sessions.metrics.frame_age
+            self._session.conversation.camera.on_taken = ages.observe
 
     def _note_microphone(self) -> None:
         self._session.input.has_rtp_microphone = True

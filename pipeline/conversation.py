@@ -80,7 +80,7 @@ class Conversation:
         self._config = config
         self._emit = emit
         self._clock = clock
-        self._camera = CameraSlot()
+        self.camera = CameraSlot(clock)
         speculations = SpeculationCount(emit=emit, spawn=self._spawn)
         self._log = ConversationLog(
             engine,
@@ -108,7 +108,7 @@ class Conversation:
             settings=config.turn_detection,
             vad=vad,
             clock=clock,
-            camera=self._camera,
+            camera=self.camera,
             emit=self._emit_turn,
             listener=self._floor,
             echo_guard=echo_guard,
@@ -225,11 +225,11 @@ class Conversation:
 
         The newest wins, frames are taken at the engine's rate while speech lasts.
         """
-        self._camera.newest = rgb
+        self.camera.put(rgb)
 
     def stop_camera(self) -> None:
         """No frames will come any more; the newest frame is forgotten."""
-        self._camera.newest = None
+        self.camera.newest = None
 
     def commit(self) -> None:
         """End the turn by hand: the input buffer becomes a user item.
@@ -257,7 +257,7 @@ class Conversation:
         if item.output is not None:
             self._log.history.check_call(item.output.call_id)
         is_typed = item.role == "user" and all(isinstance(c, TextContent) for c in item.content)
-        still = self._camera.newest if is_typed else None
+        still = self.camera.newest if is_typed else None
         previous_id = self._log.insert(item, after_id=previous_item_id, still=still)
         self._floor.manual_turn = None
         self._emit(events.ItemAdded(item=item, previous_item_id=previous_id))

@@ -28,6 +28,8 @@ from models.errors import CheckpointError, ModelError
 from pipeline import child, messages
 from pipeline.call_queue import CallQueue
 from pipeline.messages import Answer, Call, ContextFault, EngineFailed, EngineReady
+from pipeline.watchdog import Watchdog
+from pipeline.worker_options import WorkerOptions as WorkerOptions
 
 if TYPE_CHECKING:
     from models.engine import Engine
@@ -37,25 +39,13 @@ logger = logging.getLogger("pipeline.worker")  # also when run as __main__
 AnswerSink = Callable[[Answer], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
-    """Which engine, and on what.
-
-    `model`: a folder, a hub id, or "tiny" (a small random checkpoint, made below `cache_folder`
-    when it is not there). `num_threads`: of torch; two on a busy machine are 10-50 times slower
-    than one. `core`: a seam for tests, "FILE.py:FACTORY" of an engine instead of the real one.
-    """
-
-    model: str
-    cache_folder: str
-    device: str = "auto"
-    dtype: str = "auto"
-    num_threads: int = 1
-    core: str | None = None
-
-
 # ------------------------------------------------------------------------------- life of an engine
-def run(options: WorkerOptions, calls: CallQueue, answer: AnswerSink) -> EngineFailed | None:
+def run(
+    options: WorkerOptions,
+    calls: CallQueue,
+    answer: AnswerSink,
+    watchdog: Watchdog | None = None,
+) -> EngineFailed | None:
     """Load an engine and serve calls until the queue is closed (None) or it can not go on."""
     try:
         core = load_core(options)
@@ -65,7 +55,7 @@ def run(options: WorkerOptions, calls: CallQueue, answer: AnswerSink) -> EngineF
         return EngineFailed(error=_one_line(error), can_retry=False)
     try:
         answer(_introduce(core, options))
-        EngineLoop(core, answer).run(calls)
+        EngineLoop(core, answer, watchdog).run(calls)
     except Exception as error:
         logger.exception("the engine failed")
         return EngineFailed(error=f"the engine failed: {_one_line(error)}")
@@ -147,8 +137,9 @@ class _Reply:
 class EngineLoop:
     """Takes in all waiting calls, lets the engine do one unit of work, and so on. One thread."""
 
-    def __init__(self, core: Engine, answer: AnswerSink) -> None:
+    def __init__(self, core: Engine, answer: AnswerSink, watchdog: Watchdog | None = None) -> None:
         self._core = core
+        self._watchdog = watchdog
         self._answer = answer
         self._replies: dict[int, _Reply] = {}
         self._contexts: set[int] = set()
@@ -158,7 +149,7 @@ class EngineLoop:
 
     def run(self, calls: CallQueue) -> None:
         """Until the queue is closed. Raises whatever leaves the engine in an unknown state."""
-        while (waiting := calls.take_all(wait=not self._core.has_work)) is not None:
+        while (waiting := self._take(calls)) is not None:
             for call in waiting:
                 self._carry_out(call)
             if self._core.has_work:
@@ -166,6 +157,15 @@ class EngineLoop:
             for response in self._stopped:  # a held back reply may end without an event
                 self._end(response, "cancelled")
             self._stopped.clear()
+
+    def _take(self, calls: CallQueue) -> list[Call] | None:
+        is_idle = not self._core.has_work
+        if self._watchdog is not None and is_idle:
+            self._watchdog.rest()
+        waiting = calls.take_all(wait=is_idle)
+        if self._watchdog is not None:
+            self._watchdog.alive()
+        return waiting
 
     def _step(self) -> None:
         shortage = None
@@ -390,7 +390,8 @@ def main(arguments: list[str]) -> None:
     socket_fd, parent_pid, options_json = arguments
     options = WorkerOptions(**json.loads(options_json))
     child.prepare(parent_pid=int(parent_pid), num_threads=options.num_threads)
-    child.serve(int(socket_fd), lambda calls, answer: run(options, calls, answer))
+    watchdog = Watchdog(options.stuck_after_s) if options.stuck_after_s > 0 else None
+    child.serve(int(socket_fd), lambda calls, answer: run(options, calls, answer, watchdog))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ async def test_over_a_data_channel_and_beside_it(has_sideband: bool) -> None:
 
 def _newest(rig: Rig) -> Any:
     (live,) = rig.app.state.sessions._live.values()
-    return live.session.conversation._camera.newest
+    return live.session.conversation.camera.newest
 
 
 async def test_a_picture_as_an_item_needs_no_extension() -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,24 @@ async def test_an_engine_that_failed_comes_back(mode: EngineMode) -> None:
         assert (await reply(supervisor, "crash-step")).status == "failed"
         await until(lambda num=num_failures: supervisor.num_restarts == num)  # type: ignore[misc]
     await supervisor.engine.ready()
+    assert (await reply(supervisor)).status == "completed"
+    await supervisor.aclose()
+
+
+async def test_a_stuck_engine_is_ended_and_comes_back() -> None:
+    watched = replace(options(), stuck_after_s=0.5)
+    supervisor = EngineSupervisor(watched, policy=QUICK)
+    await supervisor.start()
+    await supervisor.engine.ready()
+    first_pid = supervisor.pid
+    await asyncio.sleep(0.7)  # idle for longer than a step may take
+    assert (await reply(supervisor)).status == "completed"
+    assert supervisor.pid == first_pid
+    async with asyncio.timeout(10):
+        last = await reply(supervisor, "stuck")
+    assert last.status == "failed"
+    await supervisor.engine.ready()
+    assert supervisor.pid != first_pid
     assert (await reply(supervisor)).status == "completed"
     await supervisor.aclose()
 

@@ -95,7 +95,7 @@ async def test_the_camera_is_seen_by_those_who_asked_for_it() -> None:
 
 def _newest_frame(rig):  # type: ignore[no-untyped-def]
     (live,) = rig.app.state.sessions._live.values()
-    return live.session.conversation._camera.newest
+    return live.session.conversation.camera.newest
 
 
 async def test_a_stock_client_gets_no_video() -> None:
