@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.chat_request import ChatMessage, ContentPart
-from daemon.images import decode_base64, decode_image
+from daemon.images import decode_image
 from daemon.media_files import decode_audio, decode_video, slides
 from daemon.media_sources import media_bytes
 from daemon.protocol import ProtocolError
@@ -134,7 +134,6 @@ class _Reader:
 
     # ------------------------------------------------------------------ media
     async def _part(self, part: ContentPart, param: str) -> Part:
-        limits = self._settings.limits
         where = f"{param}.{part.type}"
         if part.image_url is not None and part.type == "image_url":
             return await self._image(part.image_url.url, f"{where}.url")
@@ -143,12 +142,9 @@ class _Reader:
             return await self._sound(data, f"{where}.url")
         if part.input_audio is not None and part.type == "input_audio":
             given, where = part.input_audio.data, f"{where}.data"
-            is_url = ":" in given[:8]
-            data = (
-                await self._fetch(given, where)
-                if is_url
-                else decode_base64(given, max_bytes=limits.max_upload_bytes, param=where)
-            )
+            if ":" not in given[:8]:
+                given = f"data:;base64,{given}"
+            data = await self._fetch(given, where)
             return await self._sound(data, where)
         if part.video_url is not None and part.type == "video_url":
             data = await self._fetch(part.video_url.url, f"{where}.url")

@@ -32,7 +32,7 @@ async def media_bytes(url: str, *, hosts: Sequence[str], max_bytes: int, param: 
         header, comma, data = url.partition(",")
         if not comma or len(header) > MAX_DATA_HEADER_CHARS or ";base64" not in header.lower():
             raise BadInputError("A data: URL needs ';base64,' and its data.", param=param)
-        return decode_base64(data, max_bytes=max_bytes, param=param)
+        return await asyncio.to_thread(decode_base64, data, max_bytes=max_bytes, param=param)
     if not scheme.startswith(("http://", "https://")):
         raise BadInputError("Media must be data: URLs.", param=param)
     host = _host_of(url)

@@ -93,6 +93,7 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
     @app.post("/v1/realtime/calls")
     @app.post("/v1/realtime")
     async def calls(request: Request) -> Response:
+        """Answer a WebRTC offer (SDP, or a form with `sdp` and `session`): a call begins."""
         grant = keys.enter(request.headers)
         sessions.rates.take(grant.owner)
         offer, patch = await _read_offer(request, sessions.settings.limits.max_sdp_bytes)
@@ -110,6 +111,7 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
 
     @app.post("/v1/realtime/calls/{call_id}/hangup")
     async def hang_up(call_id: str, request: Request) -> Response:
+        """End a call."""
         keys.check(request.headers)
         if not sessions.hang_up(call_id):
             message = "No session found for the provided call_id"
@@ -119,6 +121,7 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
     @app.post("/v1/realtime/sessions")
     @app.post("/v1/realtime/transcription_sessions")
     async def beta(request: Request) -> Response:
+        """Gone: these belonged to the protocol's beta."""
         keys.check(request.headers)
         message = "Ephemeral keys are made at /v1/realtime/client_secrets now."
         raise Refusal(410, message, "not_supported")
@@ -129,6 +132,7 @@ def add_secrets(app: FastAPI, sessions: Sessions, keys: ApiKeys, secrets: Client
 
     @app.post("/v1/realtime/client_secrets")
     async def client_secrets(request: Request) -> dict[str, Any]:
+        """Make an ephemeral key, which carries the session that its holder may begin."""
         grant = keys.check(request.headers)
         sessions.rates.take(grant.owner)
         asked = read_request(await read_body(request, max_bytes=MAX_SECRET_REQUEST_BYTES))
@@ -196,8 +200,8 @@ def add_page(app: FastAPI) -> None:
         if Path(entry.name).suffix in _ASSET_TYPES
     }
 
-    @app.get("/")
-    @app.get("/{name}")
+    @app.get("/", include_in_schema=False)
+    @app.get("/{name}", include_in_schema=False)
     async def page(name: str = "index.html") -> Response:
         # only what was found in the package: no path of a request ever reaches the disk
         data = files.get(name)
