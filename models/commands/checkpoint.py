@@ -1,5 +1,5 @@
-"""`omnid checkpoint`: `tiny` makes a small random one; `train`, `export` and `exam` are the recipe
-of the embedded model.
+"""`omnid checkpoint`: `verify` asks one whether it works; `tiny` makes a small random one; `train`,
+`export` and `exam` are the recipe of the embedded model.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from models.commands.verify import verify
 from models.devices import format_bytes
+from models.hub import resolve_checkpoint
 from models.recipe.exam import write_exam
 from models.recipe.export import export
 from models.recipe.stages import STAGES, run_stages
@@ -22,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_train(commands)
     _add_export(commands)
     _add_exam(commands)
+    _add_verify(commands)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,6 +93,18 @@ def _add_exam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
 
 
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="load a checkpoint, ask it three known questions, and report",
+        description="Load a checkpoint and ask it a typed question, a spoken one and one about a "
+        "picture. Prints a report to attach to a bug; ends with 1 where an answer is wrong.",
+    )
+    verify.add_argument("model", metavar="DIR|ID", help="checkpoint folder or hub id")
+    verify.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
+    verify.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+
+
 def _tiny(args: argparse.Namespace) -> int:
     write_tiny_checkpoint(args.folder, seed=args.seed, force=args.force)
     size = sum(path.stat().st_size for path in args.folder.iterdir())
@@ -114,9 +129,14 @@ def _exam(args: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(args: argparse.Namespace) -> int:
+    return verify(resolve_checkpoint(args.model), device=args.device, dtype=args.dtype)
+
+
 _RUNS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "tiny": _tiny,
     "train": _train,
     "export": _export,
     "exam": _exam,
+    "verify": _verify,
 }
