@@ -21,15 +21,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.chat import ChatFormat
 from models.commands.floor import Floor, measure_floor
+from models.commands.questions import (
+    CAMERA_SAMPLES,
+    CHUNK_SAMPLES,
+    QUESTION_S,
+    noise,
+    picture,
+)
 from models.config import OmniConfig, read_config
-from models.content import AudioEvent, EndEvent, FaultEvent, Pcm, ReplyOptions, TextEvent
+from models.content import AudioEvent, EndEvent, FaultEvent, ReplyOptions, TextEvent
 from models.devices import pick_device, pick_dtype
-from models.engine import Engine
+from models.encoding import WindowPolicy
+from models.engine import Engine, EngineOptions
 from models.errors import ModelError, RequestError
 from models.generation import GenerationSettings, read_generation
 from models.hub import resolve_checkpoint
@@ -38,8 +45,6 @@ from models.sizes import SIZES
 from models.tiny import write_tiny_checkpoint
 from models.weights import load_model
 
-QUESTION_S = 2.0
-CHUNK_SAMPLES = 3200
 OUTPUT_HZ = 24_000
 FRAME_S = 0.08
 INSTRUCTIONS = "You are a voice assistant. Answer briefly."
@@ -82,6 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a reply (5)")
     parser.add_argument("--turns", type=int, default=50, help="turns of the long conversation (50)")
     parser.add_argument("--sessions", default="1", help="sessions at once, such as 1,4,8 (1)")
+    parser.add_argument(
+        "--window", type=int, help="attention window of open speech, seconds (the checkpoint's)"
+    )
+    parser.add_argument("--video", action="store_true", help="the questions come with a camera")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on a CPU (1)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
@@ -100,7 +109,16 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError("--seconds must be at least 0.16, --turns and --threads at least 1")
     torch.set_num_threads(args.threads)
     folder = _folder(args.model, args.work)
-    bench = Bench.load(folder, device=args.device, dtype=args.dtype, seconds=args.seconds)
+    if args.video and args.against is not None:
+        raise RequestError("--video has no reference to be measured --against")
+    bench = Bench.load(
+        folder,
+        device=args.device,
+        dtype=args.dtype,
+        seconds=args.seconds,
+        window_s=args.window,
+        has_camera=args.video,
+    )
     floor = measure_floor(bench.model)
     print(floor.describe(), file=sys.stderr)
     report = bench.report(floor, turns=args.turns, counts=counts)
@@ -146,6 +164,8 @@ class Bench:
         generation: GenerationSettings,
         folder: Path,
         seconds: float,
+        window_s: int | None = None,
+        has_camera: bool = False,
     ) -> None:
         self.model = model
         self.config = config
@@ -160,13 +180,24 @@ class Bench:
             chat=chat,
             generation=replace(generation, thinker=endless, talker=talker),
             folder=folder,
+            options=EngineOptions(windows=_windows(window_s)),
         )
-        self.question = _noise(QUESTION_S)
+        self.has_camera = has_camera
+        self.question = noise(QUESTION_S)
         self.instructions = INSTRUCTIONS
         self._ids = 0
 
     @classmethod
-    def load(cls, folder: Path, *, device: str, dtype: str, seconds: float) -> Bench:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: str,
+        dtype: str,
+        seconds: float,
+        window_s: int | None = None,
+        has_camera: bool = False,
+    ) -> Bench:
         """Load a checkpoint folder. Raises as `Engine.load` does."""
         config = read_config(folder)
         if config.talker is None:
@@ -179,6 +210,8 @@ class Bench:
             generation=read_generation(folder, config),
             folder=folder,
             seconds=seconds,
+            window_s=window_s,
+            has_camera=has_camera,
         )
 
     # ------------------------------------------------------------------ measuring
@@ -187,13 +220,16 @@ class Bench:
         self.one_reply(self.num_tokens)
         reply = min((self.one_reply(self.num_tokens) for _ in range(3)), key=_total)
         first, last = self.long_conversation(turns)
+        ratio = last.first_audio_ms / first.first_audio_ms
         ours: dict[str, Any] = {
             "first_audio_ms": round(reply.first_audio_ms, 2),
             "frame_ms": round(reply.frame_ms, 3),
             "rtf": round(reply.rtf, 4),
             "audio_s_per_s": round(1 / reply.rtf, 2),
             "tokens_left_at_turn_end": reply.tokens_left,
-            f"turn{turns}_over_turn1": round(last / first, 3),
+            f"turn{turns}_over_turn1": round(ratio, 3),
+            f"turn{turns}_over_turn1_cpu": round(last.cpu_ms / first.cpu_ms, 3),
+            f"turn{turns}_over_turn1_tokens": round(last.tokens_left / first.tokens_left, 3),
             "reply_ms": round(reply.total_ms, 1),
             "reply_cpu_ms": round(reply.cpu_ms, 1),
             "floor_reached": round(floor.frame_ms / reply.frame_ms, 4),
@@ -218,16 +254,18 @@ class Bench:
         self.engine.close(context)
         return reply
 
-    def long_conversation(self, turns: int) -> tuple[float, float]:
-        """Median time to first audio of the first and of the last turns of one conversation."""
+    def long_conversation(self, turns: int) -> tuple[Reply, Reply]:
+        """The median replies, by time to first audio, of the first and of the last turns of one
+        conversation.
+        """
         context = self._open()
-        times = []
+        replies = []
         for _ in range(turns):
             self._speak(context)
-            times.append(self._reply(context, SHORT_TOKENS).first_audio_ms)
+            replies.append(self._reply(context, SHORT_TOKENS))
         self.engine.close(context)
         few = min(5, turns)
-        return statistics.median(times[:few]), statistics.median(times[-few:])
+        return _median(replies[:few]), _median(replies[-few:])
 
     def together(self, count: int) -> dict[str, float]:
         """Several sessions asked at once: their first audio, and speech made per second."""
@@ -264,8 +302,10 @@ class Bench:
 
     def _speak(self, context: int) -> None:
         """The question, in pieces, with the engine at work between them."""
-        self.engine.begin_speech(context, has_camera=False)
+        self.engine.begin_speech(context, has_camera=self.has_camera)
         for start in range(0, len(self.question), CHUNK_SAMPLES):
+            if self.has_camera and start % CAMERA_SAMPLES < CHUNK_SAMPLES:
+                self.engine.append_frame(context, picture(start), time_s=start / 16_000)
             self.engine.append_audio(context, self.question[start : start + CHUNK_SAMPLES])
             self._rest()
         self.engine.end_speech(context)
@@ -318,10 +358,19 @@ def _total(reply: Reply) -> float:
     return reply.total_ms
 
 
-def _noise(seconds: float) -> Pcm:
-    """Noise of a speech-like level, always the same."""
-    generator = np.random.default_rng(0)
-    return (0.1 * generator.standard_normal(round(16_000 * seconds))).astype(np.float32)
+def _median(replies: list[Reply]) -> Reply:
+    return sorted(replies, key=_first_audio)[len(replies) // 2]
+
+
+def _first_audio(reply: Reply) -> float:
+    return reply.first_audio_ms
+
+
+def _windows(window_s: int | None) -> WindowPolicy:
+    """The engine's own, or one for speech with and without a camera."""
+    if window_s is None:
+        return WindowPolicy()
+    return WindowPolicy(audio_window_s=window_s, camera_window_s=window_s)
 
 
 def _print_table(report: Mapping[str, Any]) -> None:

@@ -39,6 +39,20 @@ def test_figures_of_the_tiny_checkpoint(
     assert set(report["sessions"]) == {"1", "2"}
 
 
+def test_shorter_windows_and_a_camera_change_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(floor, "COPY_BYTES", 2**20)
+    flags = ("--work", str(tmp_path), "--seconds", "0.16", "--turns", "1")
+    lefts = []
+    for more in ((), ("--window", "1"), ("--window", "1", "--video")):
+        assert bench_engine.run(parsed(*flags, *more)) == 0
+        report = json.loads(capsys.readouterr().out.splitlines()[-1])
+        lefts.append(report["ours"]["tokens_left_at_turn_end"])
+    assert lefts[1] < lefts[0]
+    assert lefts[1] < lefts[2]
+
+
 def test_experts_that_no_token_reads_are_not_counted() -> None:
     with torch.device("meta"):
         model = Qwen3Omni(parse_config(tiny_config({})))
@@ -56,9 +70,17 @@ def test_small_has_about_a_third_of_a_billion_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [("--sessions", "0"), ("--sessions", "a"), ("--turns", "0"), ("--seconds", "0")]
+    "flags",
+    [
+        ("--sessions", "0"),
+        ("--sessions", "a"),
+        ("--turns", "0"),
+        ("--seconds", "0"),
+        ("--window", "0"),
+        ("--video", "--against", "transformers"),
+    ],
 )
-def test_wrong_flags_are_told(flags: tuple[str, str]) -> None:
+def test_wrong_flags_are_told(flags: tuple[str, ...]) -> None:
     with pytest.raises(RequestError):
         bench_engine.run(parsed(*flags))
 
