@@ -20,6 +20,10 @@ DECIDE_MS = 480
 ENDED_MS = 64  # silence after which a short sound is judged as a whole
 FORGET_MS = 256  # silence after which a dismissed sound is over
 AGAIN_MS = 480  # between two looks at a sound that was dismissed and goes on
+PERSISTENT_MS = (
+    1_600  # who speaks on for so long wants the floor, unless it is surely somebody else
+)
+SOMEBODY_ELSE = 0.8
 CERTAIN = 0.9
 LIKELY = 0.5
 UNLIKELY = 0.06
@@ -77,5 +81,6 @@ class BargeIn:
         if age_ms < self._next_look_ms or silence_ms >= ENDED_MS:
             return "open"
         self._next_look_ms = age_ms + AGAIN_MS
-        share = self._judge.kinds(pcm, usual_db=usual_db)["interruption"]
-        return "interruption" if share >= LIKELY else "open"
+        kinds = self._judge.kinds(pcm, usual_db=usual_db)
+        is_persistent = age_ms >= PERSISTENT_MS and kinds["side_speech"] < SOMEBODY_ELSE
+        return "interruption" if kinds["interruption"] >= LIKELY or is_persistent else "open"

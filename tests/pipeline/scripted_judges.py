@@ -28,11 +28,15 @@ class ScriptedSound:
 
     interruption: list[float]
     num_looks: int = 0
+    is_side_speech: bool = False
 
     def kinds(self, pcm: Pcm, *, usual_db: float) -> Mapping[Kind, float]:
         self.num_looks += 1
         share = self.interruption.pop(0) if len(self.interruption) > 1 else self.interruption[0]
-        return dict.fromkeys(KINDS, (1 - share) / 3) | {"interruption": share}
+        others = dict.fromkeys(KINDS, (1 - share) / 3)
+        if self.is_side_speech:
+            others = dict.fromkeys(KINDS, 0.0) | {"side_speech": 1 - share}
+        return others | {"interruption": share}
 
 
 def judges(

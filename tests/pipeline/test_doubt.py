@@ -109,6 +109,22 @@ async def test_who_goes_on_is_believed_at_last() -> None:
         assert s.names()[0] == "SpeechStarted"
 
 
+@pytest.mark.parametrize("is_somebody_else", [False, True])
+async def test_who_speaks_on_and_on_is_heard_unless_it_is_somebody_else(
+    is_somebody_else: bool,
+) -> None:
+    said = guarded([0.0])
+    said.interruption.is_side_speech = is_somebody_else
+    async with session(
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=said
+    ) as s:
+        await talking(s)
+        await s.say(loud(40))
+        assert s.names() == []
+        await s.say(loud(30))
+        assert ("SpeechStarted" in s.names()) is not is_somebody_else
+
+
 async def test_without_a_word_in_half_a_second_the_likelier_one_wins() -> None:
     async with session(
         engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.6])
