@@ -2,7 +2,8 @@
 
 Pure bookkeeping of one assistant turn; the engine decides when each half moves on. The thinker's
 text runs ahead of the talker's voice, so where in the text the voice is must be estimated: by the
-share of frames once the reply's length is known, by the usual pace before.
+share of frames once the reply's length is known, by the usual pace before, each along the effort
+that the characters take (`models.spoken_position`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from models.deadlines import PlayoutClock
 from models.entries import ReplyEntry
 from models.sampling import Sampler
 from models.speaking import Voice
+from models.spoken_position import SpokenText
 from models.stops import StopSearch
 from models.tool_calls import CallSplitter
 
@@ -25,17 +27,18 @@ MAX_EQUAL_FRAMES = 38  # three seconds of one first code, or of near silence
 
 @dataclass(slots=True, kw_only=True)
 class Pace:
-    """Codec frames per character of text, learnt from the replies that were spoken to their end.
+    """Codec frames per unit of effort, which is about a character, learnt from the replies that
+    were spoken to their end.
 
     Starts at 12.5 frames a second and 15 characters a second, usual for English.
     """
 
     frames_per_char: float = 12.5 / 15
 
-    def learn(self, num_frames: int, num_chars: int) -> None:
+    def learn(self, num_frames: int, effort: float) -> None:
         """Take in a finished reply."""
-        if num_frames and num_chars:
-            self.frames_per_char += 0.2 * (num_frames / num_chars - self.frames_per_char)
+        if num_frames and effort:
+            self.frames_per_char += 0.2 * (num_frames / effort - self.frames_per_char)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -73,6 +76,7 @@ class Reply:
     stages: Stages = field(default_factory=Stages)
     usage: Usage = field(default_factory=Usage)
     text: str = ""
+    spoken_text: SpokenText = field(default_factory=SpokenText)
     text_ids: list[int] = field(default_factory=list)
     char_ends: list[int] = field(default_factory=list)
     num_clear_ids: int = 0
@@ -185,10 +189,11 @@ class Reply:
     # ------------------------------------------------------------------ what was heard
     def spoken_chars(self, num_frames: int) -> int:
         """Estimated characters of the text spoken by the end of a frame."""
+        self.spoken_text.grow(self.text)
+        effort = num_frames / self.pace.frames_per_char
         if self.is_voice_done and self.is_script_done:
-            share = num_frames / max(1, len(self.frame_ends))
-            return round(share * len(self.text))
-        return min(len(self.text), round(num_frames / self.pace.frames_per_char))
+            effort = self.spoken_text.effort * num_frames / max(1, len(self.frame_ends))
+        return self.spoken_text.chars_at(effort)
 
     def tokens_heard(self, num_samples: int) -> int:
         """How many tokens stay when `num_samples` of the speech were played: whole words only."""

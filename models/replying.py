@@ -127,7 +127,8 @@ class ReplyMaker:
             reply.voice.close()
             reply.voice = None  # its vocoder's state is large
             if status == "completed":
-                self._pace.learn(len(reply.frame_ends), len(reply.text))
+                reply.spoken_text.grow(reply.text)
+                self._pace.learn(len(reply.frame_ends), reply.spoken_text.effort)
         reply.status = status
         reply.entry.is_complete = True
         context.active_reply = None

@@ -264,7 +264,7 @@ class UserTurns:
         self._listener.turn_ended(
             TurnEnd(
                 speech_end_s=self._clock.now_s() - silence_s,
-                turn_end_ms=(edge.at_sample - edge.speech_end_sample) / SAMPLES_PER_MS,
+                turn_end_ms=(self._buffer.end_sample - edge.speech_end_sample) / SAMPLES_PER_MS,
             )
         )
 
