@@ -148,9 +148,9 @@ class Playout:
                 break
             if not first.chunks:
                 self._run_dry(first)
-                self._read_fade(out[filled:])
+                self._read_fade(out[filled:num_samples])
                 break
-            filled += self._read_chunk(first, out[filled:])
+            filled += self._read_chunk(first, out[filled:num_samples])
             self._retire()
         self._apply_gain(out[first_speech:filled])
         self._note_gap(num_samples - filled)

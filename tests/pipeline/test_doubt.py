@@ -12,7 +12,7 @@ from scripted_judges import judges
 
 from pipeline import events
 from pipeline.listening.judges import Judges
-from pipeline.playout import DUCKED
+from pipeline.playout import DUCKED, RAMP_SAMPLES
 
 JUDGED = dataclasses.replace(
     TURNS, eagerness="auto", tentative_ms=128, speculates=True, judges_interruptions=True
@@ -82,6 +82,20 @@ async def test_what_is_no_interruption_lets_the_reply_go_on_where_it_stopped(
             "assistant:  w0" + "".join(f" w{i}" for i in range(1, 25))
         ]
         assert "begin_speech" not in s.engine.context.calls
+
+
+async def test_of_what_is_held_nothing_is_lost_but_the_ramp() -> None:
+    async with session(engine=script(), has_playout=True) as s:
+        await talking(s)
+        (reply,) = s.playout._played
+        s.playout.hold()
+        s.playout.read(4800)
+        s.playout.read(4800)
+        assert s.playout.played_samples(reply) == 480 + RAMP_SAMPLES
+        s.playout.resume()
+        s.playout.read(480)
+        assert s.playout.played_samples(reply) == 960 + RAMP_SAMPLES
+        assert s.playout.num_underruns == 0
 
 
 async def test_an_interruption_stops_it_and_is_a_turn_from_its_onset() -> None:
