@@ -33,10 +33,10 @@ def script() -> FakeEngine:
 
 
 def level(s: Session) -> float:
-    """Loudness of the next 40 ms beside what was written (the number of its frame)."""
+    """Loudness of the later half of the next 40 ms beside what was written: numbers of frames."""
     before = s.playout.played_samples(next(iter(s.playout._played)))
-    frame = before // 1920 + 1
-    return float(np.abs(s.playout.read(960).astype(float)[480:]).mean()) / frame
+    written = np.arange(before + 480, before + 960) // 1920 + 1
+    return float(np.abs(s.playout.read(960).astype(float)[480:]).mean() / written.mean())
 
 
 @pytest.fixture
