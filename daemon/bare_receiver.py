@@ -20,7 +20,8 @@ import os
 import struct
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,21 +52,27 @@ def _write(data: bytes) -> None:
         data = data[os.write(1, data) :]
 
 
-async def _listen(track: Any, receiver: Any, kind: str, ear: _Ear) -> None:
-    if kind == "wrtc":
+class _LibwebrtcSource:
+    """What libwebrtc makes of the packets, in pieces of 10 ms by its own clock."""
+
+    def __init__(self, track: Any) -> None:
+        self._track = track
+
+    async def run(self, deliver: Callable[[Any, int], None]) -> None:
+        """See `daemon.audio_source.AudioSource`."""
         while True:
-            frame = await track.recv()
+            frame = await self._track.recv()
             pcm = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
-            ear.hear(pcm, frame.sample_rate)
+            deliver(pcm, frame.sample_rate)
+
+
+def _source(track: Any, receiver: Any, kind: str) -> Any:
+    if kind == "wrtc":
+        return _LibwebrtcSource(track)
     from daemon.audio_source import take_over
 
-    source = take_over(
-        receiver,
-        track,
-        kind="adaptive" if kind == "adaptive" else "aiortc",
-        on_counts=lambda _: None,
-    )
-    await source.run(ear.hear)
+    chosen: Literal["adaptive", "aiortc"] = "adaptive" if kind == "adaptive" else "aiortc"
+    return take_over(receiver, track, kind=chosen, on_counts=lambda _: None)
 
 
 async def run(kind: str) -> None:
@@ -78,14 +85,14 @@ async def run(kind: str) -> None:
 
         ice.install("127.0.0.1")
         rtp.ask_for_repair()
-    ear, tasks = _Ear(), []
+    ear, sources = _Ear(), []
     peer = rtc.RTCPeerConnection(rtc.RTCConfiguration(iceServers=[]))
 
     def begin(track: Any) -> None:
         (receiver,) = (
             line.receiver for line in peer.getTransceivers() if line.receiver.track is track
         )
-        tasks.append(asyncio.get_running_loop().create_task(_listen(track, receiver, kind, ear)))
+        sources.append(_source(track, receiver, kind))
 
     peer.on("track", begin)
     loop = asyncio.get_running_loop()
@@ -93,6 +100,7 @@ async def run(kind: str) -> None:
     await peer.setRemoteDescription(rtc.RTCSessionDescription(sdp=offer["sdp"], type="offer"))
     await peer.setLocalDescription(await peer.createAnswer())
     _write(json.dumps({"sdp": peer.localDescription.sdp}).encode() + b"\n")
+    tasks = [loop.create_task(source.run(ear.hear), name="listen") for source in sources]
     await loop.run_in_executor(None, sys.stdin.read)
     ear.end()
     for task in tasks:

@@ -45,6 +45,12 @@ class Condition:
 
 
 CLEAN = Condition()
+NETWORKS = {
+    "clean": CLEAN,
+    "loss 1 %": Condition(delay_ms=40, jitter_ms=20, loss=0.01),
+    "loss 5 %": Condition(delay_ms=40, jitter_ms=20, loss=0.05),
+    "bursts": Condition(delay_ms=40, jitter_ms=20, loss=0.05, mean_burst=4),
+}
 
 
 class Impairment:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.bench.errors import BenchError
+from clients.bench.impairment import NETWORKS
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -43,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="WAV",
         help="spoken in turn; 16-bit, any rate (default: a question)",
+    )
+    add(
+        "--network",
+        choices=sorted(NETWORKS),
+        help="lead the call through a bad one, as `bench network` has them (WebRTC only)",
     )
     add("--camera", type=Path, metavar="FILE", help="picture or video to show as the camera")
     add(
@@ -111,6 +117,8 @@ async def _measure(args: argparse.Namespace) -> dict[str, Any]:
     address = parse_address(
         args.url, model=args.model, api_key=args.api_key, is_insecure=args.insecure
     )
+    if args.network is not None and args.transport != "webrtc":
+        raise BenchError("--network: only a call over WebRTC can be led through one")
     frames = _read_camera(args.camera)
     speeches = _read_speeches(args)
     started_at = datetime.now(UTC)
@@ -118,6 +126,7 @@ async def _measure(args: argparse.Namespace) -> dict[str, Any]:
     sessions, session = await _talk_all(args, address, speeches, frames)
     settings = {
         "transport": args.transport,
+        "network": args.network,
         "turns": args.turns,
         "sessions": args.sessions,
         "silence_ms": args.silence_ms,
@@ -144,7 +153,7 @@ async def _talk_all(
         timeout_s=args.timeout_s,
         frames=frames,
     )
-    talks = [Talk(_peer(args.transport, address, frames), plan) for _ in range(args.sessions)]
+    talks = [Talk(_peer(args, address, frames, seed), plan) for seed in range(args.sessions)]
 
     async def talk(number: int) -> list[TurnResult]:
         await asyncio.sleep(number * STAGGER_S)
@@ -161,15 +170,18 @@ async def _talk_all(
     return [task.result() for task in tasks], dict(talks[0].session)
 
 
-def _peer(transport: str, address: Address, frames: list[VideoFrame] | None) -> Peer:
+def _peer(
+    args: argparse.Namespace, address: Address, frames: list[VideoFrame] | None, seed: int
+) -> Peer:
     # Imported here: a machine that measures over WebSocket needs no aiortc.
-    if transport == "ws":
+    if args.transport == "ws":
         from clients.bench.websocket_peer import WebSocketPeer
 
         return WebSocketPeer(address)
     from clients.bench.webrtc_peer import WebRtcPeer
 
-    return WebRtcPeer(address, frames)
+    network = None if args.network is None else NETWORKS[args.network]
+    return WebRtcPeer(address, frames, network=network, seed=seed)
 
 
 def _read_speeches(args: argparse.Namespace) -> list[Any]:

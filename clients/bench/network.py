@@ -28,7 +28,7 @@ import numpy as np
 
 from clients.bench import sweep
 from clients.bench.errors import BenchError
-from clients.bench.impairment import CLEAN, Condition
+from clients.bench.impairment import NETWORKS, Condition
 
 if TYPE_CHECKING:
     from clients.bench.network_run import ReceiverKind, Recording, Scenario
@@ -39,15 +39,13 @@ BACK_WITHIN_S, BACK_WINDOW_S = 0.015, 0.5
 PLAIN_WIDTH = 120
 KINDS: tuple[ReceiverKind, ...] = ("adaptive", "aiortc")
 
+STORM = (
+    Condition(delay_ms=40, jitter_ms=5),
+    Condition(delay_ms=140, jitter_ms=100, loss=0.1, mean_burst=4),
+)
 SCENARIOS: dict[str, tuple[Condition, Condition | None]] = {
-    "clean": (CLEAN, None),
-    "loss 1 %": (Condition(delay_ms=40, jitter_ms=20, loss=0.01), None),
-    "loss 5 %": (Condition(delay_ms=40, jitter_ms=20, loss=0.05), None),
-    "bursts": (Condition(delay_ms=40, jitter_ms=20, loss=0.05, mean_burst=4), None),
-    "storm": (
-        Condition(delay_ms=40, jitter_ms=5),
-        Condition(delay_ms=140, jitter_ms=100, loss=0.1, mean_burst=4),
-    ),
+    **{name: (condition, None) for name, condition in NETWORKS.items()},
+    "storm": STORM,
 }
 
 

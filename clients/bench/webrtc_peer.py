@@ -21,9 +21,11 @@ from av.video.frame import VideoFrame
 from clients.bench.address import Address, refusal, request
 from clients.bench.camera import FRAMES_PER_S, endless
 from clients.bench.errors import BenchError
+from clients.bench.impairment import Condition
 from clients.bench.measure import Pcm16
 from clients.bench.microphone import Microphone
 from clients.bench.peer import Event, Listener
+from clients.bench.relay import Relay, server_endpoint, through_relay, without_candidates
 
 RATE_HZ = 48_000
 OPEN_TIMEOUT_S = 15.0
@@ -89,14 +91,28 @@ class _CameraTrack(MediaStreamTrack):
 
 
 class WebRtcPeer:
-    """Implements `clients.bench.peer.Peer`."""
+    """Implements `clients.bench.peer.Peer`.
+
+    Args:
+        network: what lies between here and the server, both ways, once connected; None: nothing.
+    """
 
     is_paced = True
 
-    def __init__(self, address: Address, frames: list[VideoFrame] | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        frames: list[VideoFrame] | None,
+        *,
+        network: Condition | None = None,
+        seed: int = 1,
+    ) -> None:
         self.microphone = Microphone(RATE_HZ)
         self._address = address
         self._frames = frames
+        self._network = network
+        self._seed = seed
+        self._relay: Relay | None = None
         self._location: str | None = None
         self._peer: RTCPeerConnection | None = None
         self._channel: Any = None
@@ -120,12 +136,18 @@ class WebRtcPeer:
         if self._frames is not None:
             peer.addTrack(_CameraTrack(self._frames))
         await peer.setLocalDescription(await peer.createOffer())
-        await peer.setRemoteDescription(RTCSessionDescription(await self._offer(peer), "answer"))
+        answer = await self._offer(peer)
+        if self._network is not None:
+            self._relay = await Relay.open(server_endpoint(answer), seed=self._seed)
+            answer = through_relay(answer, self._relay.address)
+        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await opened.wait()
         except TimeoutError as error:
             raise BenchError(f"no media path to {self._address.base}") from error
+        if self._relay is not None and self._network is not None:
+            self._relay.impair(up=self._network, down=self._network)
 
     async def send(self, event: Event) -> None:
         """See `Peer`."""
@@ -144,9 +166,14 @@ class WebRtcPeer:
                 await request(self._address, url, is_post=True)
         if self._peer is not None:
             await self._peer.close()
+        if self._relay is not None:
+            self._relay.close()
 
     async def _offer(self, peer: RTCPeerConnection) -> str:
-        form = {"sdp": peer.localDescription.sdp, "session": json.dumps({"type": "realtime"})}
+        offer = peer.localDescription.sdp
+        if self._network is not None:
+            offer = without_candidates(offer)
+        form = {"sdp": offer, "session": json.dumps({"type": "realtime"})}
         reply = await request(self._address, self._address.calls_url, form=form)
         if not 200 <= reply.status < 300:
             raise BenchError(refusal(reply.status, reply.body))

@@ -69,6 +69,19 @@ def test_measures_turns(
         assert len(pictures) == 2
 
 
+def test_a_bad_network_between(
+    fake_server: Any, fixtures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wav = str(fixtures / "speech_count.wav")
+    flags = ["--url", fake_server.url, "--turns", "1", "--audio", wav, "--json", "-"]
+    assert bench(*flags, "--network", "loss 1 %") == 0
+    report = last_json(capsys)
+    assert report["settings"]["network"] == "loss 1 %"
+    assert report["summary"]["first_audio_ms"]["p50"] > 200 + 40, "both ways take 20 ms at least"
+    assert bench(*flags, "--network", "loss 1 %", "--transport", "ws") == 1
+    assert "--network" in capsys.readouterr().err
+
+
 def test_leading_silence_and_gaps_are_heard(
     fake_server: Any, fixtures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
