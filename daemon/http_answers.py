@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from daemon.auth import Refusal
+
+log = logging.getLogger(__name__)
 
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -56,7 +59,7 @@ Make = Callable[[Body], Awaitable[None]]
 
 class MadeAnswer(Response):
     """Runs `make` with the answer's body. Where it raises a Refusal before it has begun, that is
-    the answer; later it has to tell of it by itself.
+    the answer; later the connection is cut, so that what is there does not look whole.
     """
 
     def __init__(self, make: Make) -> None:
@@ -75,8 +78,9 @@ class MadeAnswer(Response):
         try:
             await self._make(body)
         except Refusal as refusal:
-            if body.has_begun:
-                raise
+            if body.has_begun:  # left without its end, the connection is cut
+                log.warning("answer broke off: %s", refusal)
+                return
             error = JSONResponse(refusal.body, refusal.status, refusal.headers)
             await body.answer(error)
 

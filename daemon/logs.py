@@ -75,8 +75,13 @@ def configure(level: str, form: str) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """uvicorn takes an upgrade that was refused with an HTTP answer for a fault of ours."""
-    return record.msg != "ASGI callable returned without completing handshake."
+    """uvicorn takes for faults of ours: an upgrade that was refused with an HTTP answer, and an
+    answer that we cut because it failed in its middle (our own line says why).
+    """
+    return record.msg not in (
+        "ASGI callable returned without completing handshake.",
+        "ASGI callable returned without completing response.",
+    )
 
 
 def _on_one_line(message: str) -> str:

@@ -7,7 +7,6 @@ nothing, the talker speaks the words that it is given (`ResponseOptions.script`)
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,8 +21,6 @@ from daemon.http_answers import Body, MadeAnswer
 from daemon.http_bodies import RestModel, body_schema, read_model
 from daemon.sessions import Sessions
 from pipeline.messages import AudioDelta, Message, ResponseOptions, TextPart, Usage
-
-log = logging.getLogger(__name__)
 
 MAX_INPUT_CHARS = 4_096
 REQUEST = "Read the following text aloud, word for word:"
@@ -88,13 +85,7 @@ class _Speech:
                 await self._events(body, generation)
             else:
                 await body.begin(MEDIA_TYPES[self.asked.response_format])
-                try:
-                    await self._sound(generation, body.piece)
-                except Refusal as refusal:
-                    # a sound can not tell why it breaks off; a connection that is cut says that
-                    # it does
-                    log.warning("speech broke off: %s", refusal)
-                    raise
+                await self._sound(generation, body.piece)
                 await body.end()
 
     async def _events(self, body: Body, generation: Generation) -> None:
