@@ -59,6 +59,10 @@ COMMANDS = {
         module="clients.bench.network",
         summary="compare receivers of sound on bad networks",
     ),
+    "bench soak": Command(
+        module="clients.bench.soak",
+        summary="let sessions come and go for long, and see that nothing of them stays",
+    ),
     "checkpoint": Command(
         module="models.commands.checkpoint",
         summary="make a checkpoint: a small random one, or one trained by the recipe; examine it",

@@ -81,6 +81,10 @@ class Metrics:
             "omnid_engine_ready", "1 while the engine can answer.", registry=registry
         )
 
+        self.tasks = Gauge(
+            "omnid_tasks", "asyncio tasks; without sessions always the same few.", registry=registry
+        )
+
     def count_packets(self, counts: JitterCounts) -> None:
         """Add what became of a call's audio packets."""
         for fate in ("played", "lost", "late", "doubled"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -50,6 +51,7 @@ def add_status(app: FastAPI, supervisor: Supervisor, sessions: Sessions, keys: A
         """For Prometheus."""
         keys.check(request.headers)
         sessions.metrics.engine_ready.set(supervisor.state == "ready")
+        sessions.metrics.tasks.set(len(asyncio.all_tasks()))
         return Response(sessions.metrics.render(), media_type="text/plain; version=0.0.4")
 
 

@@ -50,6 +50,11 @@ class Address:
         return f"{self._http}/healthz"
 
     @property
+    def metrics_url(self) -> str:
+        """Of what an operator's monitor reads, which only our own server has."""
+        return f"{self._http}/metrics"
+
+    @property
     def headers(self) -> dict[str, str]:
         """The key, if there is one."""
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}

@@ -38,3 +38,6 @@ class Peer(Protocol):
 
     async def close(self) -> None:
         """Ends the connection. Idempotent."""
+
+    async def drop(self) -> None:
+        """Ends the connection as a crash or a lost network does: without a word. Idempotent."""

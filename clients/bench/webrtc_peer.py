@@ -169,6 +169,11 @@ class WebRtcPeer:
         if self._relay is not None:
             self._relay.close()
 
+    async def drop(self) -> None:
+        """See `Peer`. The server is not told by HTTP; aiortc's farewell in SCTP and DTLS stays."""
+        self._location = None
+        await self.close()
+
     async def _offer(self, peer: RTCPeerConnection) -> str:
         offer = peer.localDescription.sdp
         if self._network is not None:

@@ -78,6 +78,15 @@ class WebSocketPeer:
         if self._socket is not None:
             await self._socket.close()
 
+    async def drop(self) -> None:
+        """See `Peer`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.transport.abort()
+            await self._socket.wait_closed()
+
     async def _speak(self) -> None:
         while True:
             pcm = await self.microphone.next_block()
