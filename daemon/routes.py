@@ -24,7 +24,6 @@ from pipeline.errors import BadInputError
 
 MAX_SECRET_REQUEST_BYTES = 1 << 20
 EXPOSED_HEADERS = ["Location"]
-ALLOWED_HEADERS = ["authorization", "content-type", "x-openai-agents-sdk", "x-ext"]
 
 _ASSET_TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -79,7 +79,7 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.server.allowed_origins),
             allow_methods=["POST", "GET", "OPTIONS"],
-            allow_headers=routes.ALLOWED_HEADERS,
+            allow_headers=["*"],  # SDKs send many of their own; the origin is what counts
             expose_headers=routes.EXPOSED_HEADERS,
         )
     app.add_middleware(Gate, settings=settings.server)

@@ -89,9 +89,10 @@ async def test_our_own_and_listed_origins() -> None:
             "/v1/realtime/calls",
             Origin="https://app.example",
             Access_Control_Request_Method="POST",
-            Access_Control_Request_Headers="authorization",
+            Access_Control_Request_Headers="authorization, x-stainless-lang",
         )
         assert answer.status == 200
+        assert "x-stainless-lang" in answer.headers["access-control-allow-headers"]
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
         answer = await rig.fetch("POST", "/v1/realtime/calls", "x", Origin="https://app.example")
         assert answer.headers["access-control-expose-headers"] == "Location"
