@@ -41,9 +41,25 @@ def _check_tokens(value: Any) -> Any:
     return value
 
 
+class TokenLimits(ClientModel):
+    """`truncation.token_limits`"""
+
+    post_instructions: int | None = Field(default=None, ge=1)
+
+
+class RetentionRatio(ClientModel):
+    """`truncation` by how much stays."""
+
+    type: Literal["retention_ratio"]
+    retention_ratio: float = Field(ge=0, le=1)
+    token_limits: TokenLimits | None = None
+
+
 def _check_truncation(value: Any) -> Any:
-    if value != "auto":
-        raise not_supported("Truncation other than 'auto' is")
+    if isinstance(value, dict):
+        return RetentionRatio.model_validate(value)
+    if value not in (None, "auto", "disabled"):
+        raise wrong_value("should be 'auto', 'disabled', or an object of type 'retention_ratio'")
     return value
 
 
@@ -64,7 +80,7 @@ def _check_voice(value: Any) -> Any:
 
 Modalities = Annotated[list[str], BeforeValidator(_check_modalities)]
 MaxTokens = Annotated[int | str | None, BeforeValidator(_check_tokens)]
-Truncation = Annotated[str, BeforeValidator(_check_truncation)]
+Truncation = Annotated[str | RetentionRatio, BeforeValidator(_check_truncation)]
 Voice = Annotated[str, BeforeValidator(_check_voice)]
 Speed = Annotated[float, Field(ge=0.25, le=1.5)]
 Prompt = Annotated[None, _check_off("Stored prompts are")]
@@ -275,7 +291,7 @@ class SessionView(ServerModel):
     tool_choice: Any
     max_output_tokens: int | str
     tracing: Any
-    truncation: str
+    truncation: Any
     prompt: None
     expires_at: int
     audio: AudioView

@@ -24,6 +24,7 @@ from daemon.protocol import (
 from daemon.protocol_session import (
     InputPatch,
     OutputPatch,
+    RetentionRatio,
     SemanticDetectionView,
     SemanticVad,
     SessionType,
@@ -33,6 +34,7 @@ from daemon.protocol_session import (
 )
 from daemon.protocol_tools import ForcedTool, FunctionTool
 from daemon.settings import Settings, TurnDetectionSettings
+from daemon.wire_truncation import shown_truncation, truncation_of
 from pipeline.messages import ToolChoice as EngineToolChoice
 from pipeline.session_config import SessionConfig, Transcription, TurnDetection
 
@@ -93,6 +95,7 @@ class WireSession:
     tools: tuple[FunctionTool, ...]
     tool_choice: str | ForcedTool
     tracing: Any
+    truncation: str | RetentionRatio
     turn_detection: TurnDetection | None
     eagerness: str | None
     transcription: TranscriptionView | None
@@ -129,6 +132,7 @@ class WireSession:
             tools=(),
             tool_choice="auto",
             tracing=None,
+            truncation="auto",
             turn_detection=turn_detection,
             eagerness=turn_detection.eagerness,
             transcription=TranscriptionView(model=model)
@@ -156,6 +160,8 @@ class WireSession:
             changes["output"] = patch.output_modalities[0]
         if "max_output_tokens" in patch.model_fields_set:
             changes["max_output_tokens"] = _tokens(patch.max_output_tokens)
+        if patch.truncation is not None:
+            changes["truncation"] = patch.truncation
         changes |= self._tool_changes(patch)
         if "tracing" in patch.model_fields_set:
             if None not in (self.tracing, patch.tracing) and patch.tracing != self.tracing:
@@ -270,7 +276,7 @@ class WireSession:
             tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
             max_output_tokens=self.max_output_tokens or "inf",
             tracing=self.tracing,
-            truncation="auto",
+            truncation=shown_truncation(self.truncation),
             prompt=None,
             expires_at=self.expires_at,
             audio=audio,
@@ -285,6 +291,7 @@ class WireSession:
             voice=self.engine_voice,
             output=self.output,
             speed=self.speed,
+            truncation=truncation_of(self.truncation),
             max_output_tokens=self.max_output_tokens,
             turn_detection=self._detection(),
             transcription=_transcription(self.transcription),

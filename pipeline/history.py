@@ -53,11 +53,13 @@ LOST_IMAGE = "[A picture was here that is no longer stored.]"
 class Entry:
     """An item and what the engine was given with it.
 
-    `still`: the camera picture that a typed turn took along.
+    `still`: the camera picture that a typed turn took along; `is_forgotten`: it has left the
+    model's context, which was full.
     """
 
     item: Item
     still: Rgb | None = None
+    is_forgotten: bool = False
 
 
 @dataclass(slots=True)
@@ -72,6 +74,11 @@ class History:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def remembered(self) -> list[Entry]:
+        """What is in the model's context, or shall be."""
+        return [entry for entry in self._entries if not entry.is_forgotten]
 
     @property
     def tail_id(self) -> str | None:
@@ -162,7 +169,7 @@ class History:
 
         Items still in progress are left out.
         """
-        made = (to_message(entry.item, still=entry.still) for entry in self._entries)
+        made = (to_message(entry.item, still=entry.still) for entry in self.remembered)
         return joined(message for message in made if message is not None)
 
     # ------------------------------------------------------------------ memory

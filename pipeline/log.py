@@ -17,7 +17,8 @@ from pipeline.engine_port import Context, Engine, Response
 from pipeline.errors import EngineLostError
 from pipeline.history import History, to_message
 from pipeline.items import Item
-from pipeline.messages import Message, Pcm, ResponseOptions, Rgb
+from pipeline.messages import Message, Pcm, ResponseOptions, Rgb, Usage
+from pipeline.overflow import ContextRoom
 from pipeline.session_config import SessionConfig
 from pipeline.speculation import OnRetracted, Speculation
 from pipeline.speech import OpenSpeech
@@ -49,6 +50,7 @@ class ConversationLog:
         self._engine = engine
         self._config = config
         self._prepared = config  # what the engine was told last
+        self._room = ContextRoom()
         self._on_lost = on_lost
         self._on_retracted = on_retracted
         self._on_kept = on_kept
@@ -64,7 +66,7 @@ class ConversationLog:
         Raises:
             EngineLostError: there is no engine, or it died again at once.
         """
-        await self._engine.ready()
+        self._room.max_tokens = (await self._engine.ready()).max_context_tokens
         context = self._engine.open(
             instructions=self._config.instructions,
             voice=self._config.voice,
@@ -76,6 +78,7 @@ class ConversationLog:
         self._prepared = self._config
         self.generation += 1
         self._needs_rebuild = False
+        self._room.make(self.history, self._config)
         if messages := self.history.messages():
             context.rebuild(messages)
         self._resume_speech()
@@ -140,7 +143,7 @@ class ConversationLog:
         """
         self.history.check_room(item)
         previous_id = self.history.insert(item, after_id=after_id, still=still)
-        if self.history.tail_id != item.id:
+        if self._room.make(self.history, self._config) or self.history.tail_id != item.id:
             self.rebuild()
         elif (message := to_message(item, still=still)) is not None:
             self._append_message(message)
@@ -306,10 +309,16 @@ class ConversationLog:
         self._resume_speech()
         return response
 
-    def reply_settled(self) -> None:
-        """The reply is over, its item says what shall be remembered."""
+    def reply_settled(self, usage: Usage | None = None) -> None:
+        """The reply is over, its item says what shall be remembered; `usage`: what the engine
+        counted for it and the conversation.
+        """
         self._is_replying = False
         self.history.trim()
+        if usage is not None:
+            self._room.learn(usage, self.history)
+        if self._room.make(self.history, self._config):
+            self._needs_rebuild = True
         if (context := self._living()) is not None:
             self._prepare(context, self._config)
         if self._needs_rebuild:

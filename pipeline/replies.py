@@ -246,7 +246,7 @@ class Replies:
         self._output.finished(
             reply, status, previous_item_id=previous_id, reason=reason, usage=usage, error=error
         )
-        self._log.reply_settled()
+        self._log.reply_settled(usage if reply.messages is None else None)
         self._on_settled()
 
     def _finish_item(

@@ -42,12 +42,23 @@ class Transcription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Truncation:
+    """What happens when the model's context is full: the oldest items leave it until
+    `retention_ratio` of it is used. `post_instructions_tokens` is a smaller limit for all but the
+    instructions and tools.
+    """
+
+    retention_ratio: float = 0.8
+    post_instructions_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
     """Everything of a session that may change while it lives.
 
-    `turn_detection` None means manual turns; `tools` are JSON texts, one for each function; `speed`
-    of the speech, above 1 is faster; `is_transcription`: speech is only written down and nobody
-    replies.
+    `turn_detection` None means manual turns; `truncation` None: a full context fails replies;
+    `tools` are JSON texts, one for each function; `speed` of the speech, above 1 is faster;
+    `is_transcription`: speech is only written down and nobody replies.
     """
 
     instructions: str
@@ -55,6 +66,7 @@ class SessionConfig:
     output: Literal["audio", "text"] = "audio"
     speed: float = 1.0
     max_output_tokens: int | None = None
+    truncation: Truncation | None = field(default_factory=Truncation)
     transcription: Transcription | None = None
     is_transcription: bool = False
     tools: tuple[str, ...] = ()

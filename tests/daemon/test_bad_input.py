@@ -80,6 +80,16 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (update(tool_choice=FUNCTION), "invalid_value", "session.tool_choice"),
     (update(output_modalities=["text", "audio"]), "invalid_value", "session.output_modalities"),
     (update(max_output_tokens=0), "integer_below_min_value", "session.max_output_tokens"),
+    (
+        update(truncation={"type": "retention_ratio"}),
+        "missing_required_parameter",
+        "session.truncation.retention_ratio",
+    ),
+    (
+        update(truncation={"type": "retention_ratio", "retention_ratio": 2}),
+        "decimal_above_max_value",
+        "session.truncation.retention_ratio",
+    ),
     (audio(output={"voice": "nobody"}), "invalid_value", "session.audio.output.voice"),
     (audio(output={"speed": 2}), "decimal_above_max_value", "session.audio.output.speed"),
     (audio(output={"speed": 0.2}), "decimal_below_min_value", "session.audio.output.speed"),
@@ -242,6 +252,20 @@ async def test_what_stock_clients_send_is_taken() -> None:
         await socket.send(audio(output={"voice": "ethan"}))
         await next_event(socket)
         assert rig.engine.context.voice == "Ethan"
+
+
+async def test_truncation_is_shown_as_it_was_asked() -> None:
+    ratio = {
+        "type": "retention_ratio",
+        "retention_ratio": 0.5,
+        "token_limits": {"post_instructions": 900},
+    }
+    async with serving() as rig, talking(rig) as socket:
+        (live,) = rig.app.state.sessions._live.values()
+        for wanted, is_on in ((ratio, True), ("disabled", False), ("auto", True)):
+            await socket.send(update(truncation=wanted))
+            assert (await next_event(socket))["session"]["truncation"] == wanted
+            assert (live.session.conversation.config.truncation is not None) == is_on
 
 
 async def test_a_stray_byte_is_joined_and_at_commit_reported() -> None:
