@@ -5,7 +5,6 @@ Each test is one row; what else there is about a row is tested where its code is
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections import Counter
 from dataclasses import replace
@@ -365,8 +364,10 @@ async def test_row_13_who_answers_and_who_interrupts(
         assert "error" not in client.kinds(), "a reply that has to wait is no error"
 
 
-async def test_row_14_the_idle_timeout_waits_for_the_ear_and_arms_again() -> None:
-    """The clock of the pipeline's own tests is fake; here it is real, so the timeout is short."""
+async def test_row_14_the_idle_timeout_fires_once_and_arms_again() -> None:
+    """The clock is real here, so the timeout is short; that it waits for the ear is tested with a
+    clock of its own in `tests/pipeline/test_idle`.
+    """
     async with serving(Script(num_frames=4)) as rig, wire(rig) as client:
         detection = {"type": "server_vad", "idle_timeout_ms": 5_000}
         view = await client.update(audio={"input": {"turn_detection": detection}})
@@ -377,9 +378,7 @@ async def test_row_14_the_idle_timeout_waits_for_the_ear_and_arms_again() -> Non
         conversation.configure(replace(conversation.config, turn_detection=hasty))
         await client.append(silence(0.5))
         await client.reply()
-        loop = asyncio.get_running_loop()
         for _ in range(2):
-            done_s = loop.time()
             seen = await client.until("rate_limits.updated")
             kinds = [each["type"] for each in seen]
             assert kinds[:2] == [
@@ -387,5 +386,4 @@ async def test_row_14_the_idle_timeout_waits_for_the_ear_and_arms_again() -> Non
                 "input_audio_buffer.committed",
             ]
             assert kinds.count("input_audio_buffer.timeout_triggered") == 1
-            assert loop.time() - done_s > 4 * FRAME_MS / 1000 + 0.1, "not while the reply is heard"
             assert seen[0]["audio_start_ms"] <= seen[0]["audio_end_ms"]
