@@ -121,6 +121,10 @@ class KvCache:
             raise ValueError(f"can not cut a cache of {self.length} positions back to {length}")
         self.length = length
 
+    def layer(self, index: int) -> KeysValues:
+        """Views of one layer, [num_kv_heads, length, head_dim] each."""
+        return self._keys[index][:, : self.length], self._values[index][:, : self.length]
+
     def release(self) -> None:
         """Forget all positions and give the memory back; `reserve` takes it again."""
         self.length = self._capacity = 0

@@ -83,6 +83,7 @@ class Engine:
             clock=clock,
             emit=self._emit,
             admission=self._admission,
+            by_steps=options.speaks_by_steps,
         )
         self._contexts: dict[int, Context] = {}
         self._replies: dict[int, Reply] = {}

@@ -38,6 +38,7 @@ from models.reply import Pace, Reply
 from models.sampling import NEGATIVE_INFINITY, Sampler, SamplingSettings
 from models.screened_head import ScreenedHead
 from models.speaking import Voice
+from models.stepping.stepped_voice import SteppedVoices
 from models.stops import StopSearch
 from models.tool_calls import CallSplitter
 
@@ -56,6 +57,7 @@ class ReplyMaker:
         clock: Callable[[], float],
         emit: Callable[[EngineEvent], None],
         admission: Admission,
+        by_steps: bool = False,
     ) -> None:
         self._model = model
         self._chat = chat
@@ -67,6 +69,7 @@ class ReplyMaker:
         self._special: SpecialText | None = None
         self._device = model.thinker.lm_head.weight.device
         self._screened_head = ScreenedHead.of(model.thinker.lm_head)
+        self._stepped = SteppedVoices(model) if by_steps and model.talker is not None else None
 
     # ------------------------------------------------------------------ begin and end
     def begin(
@@ -294,7 +297,8 @@ class ReplyMaker:
         assert cache is not None
         assert context.voice is not None
         settings = self._generation
-        return Voice(
+        make = Voice if self._stepped is None else self._stepped.voice
+        return make(
             model=self._model,
             cache=cache,
             position=context.talker_next,

@@ -80,6 +80,11 @@ class Sampler:
         self._generator = generator
         self._end_ids = tuple(end_ids)
 
+    @property
+    def seed(self) -> int:
+        """What the random numbers follow from; 0 where they are torch's own."""
+        return 0 if self._generator is None else self._generator.initial_seed()
+
     def __call__(self, logits: Tensor, seen: Sequence[int] = ()) -> Tensor:
         """Draw one id.
 
