@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -109,7 +110,9 @@ def drain(engine: Engine) -> list[EngineEvent]:
 def force(engine: Engine, ids: list[int]) -> None:
     """Let the next reply's sampler draw these ids, whatever the model thinks."""
     left = iter(ids)
-    engine._replies[1].text_sampler = lambda *_: torch.tensor(next(left))  # type: ignore
+    sampler = Mock(side_effect=lambda *_: torch.tensor(next(left)))
+    sampler.num_best.return_value = None
+    engine._replies[1].text_sampler = sampler
 
 
 def calls_of(events: list[EngineEvent]) -> list[tuple[str, str]]:
