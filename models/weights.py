@@ -21,6 +21,7 @@ from models.config import OmniConfig
 from models.decoder import Decoder
 from models.devices import check_fits
 from models.errors import CheckpointError
+from models.quantized import read_packing
 from models.qwen3_omni.model import Qwen3Omni
 from models.tensor_names import Slot, expected_tensors, slots
 from models.weight_layout import lay_out_for_decoding
@@ -53,14 +54,14 @@ def load_weights(
     model: nn.Module, folder: Path, *, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Give a model on the meta device its memory and weights; raises as `load_model` does."""
-    files = _weight_files(folder)
-    places = slots(model)
-    _check_names(folder, places, _names_in(files))
+    files, packing = _weight_files(folder), read_packing(folder)
+    places, names = slots(model), _names_in(files)
+    _check_names(folder, places, names if packing is None else packing.names(names))
     _take_memory(model, device=device, dtype=dtype, what=str(folder))
     parameters = dict(model.named_parameters())
-    for path in files:
-        for name, tensor in _tensors(path):
-            _put(places[name], parameters, name, tensor)
+    tensors = (named for path in files for named in _tensors(path))
+    for name, tensor in tensors if packing is None else packing.tensors(tensors):
+        _put(places[name], parameters, name, tensor)
     finish(model, device)
 
 
