@@ -18,6 +18,7 @@ Does not resample and does not detect speech. Source: the published Whisper feat
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -201,6 +202,7 @@ def _louder(peak: float, raw: Tensor) -> float:
     return max(peak, float(raw.max())) if raw.shape[1] else peak
 
 
+@cache
 def mel_bank(num_mel_bins: int) -> npt.NDArray[np.float32]:
     """Triangles of equal area, evenly spaced on Slaney's mel scale: [num_mel_bins, 201]."""
     bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2, N_FFT // 2 + 1)

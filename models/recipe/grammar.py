@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from functools import cache
 from typing import Literal
 
@@ -43,14 +44,14 @@ def _held_out(found: list[str]) -> set[str]:
     wanted = len(found) // HELD_OUT_SHARE if len(found) >= MIN_TO_HOLD_OUT else 0
     wanted = max(wanted, int(len(found) >= MIN_TO_HOLD_OUT))
     chosen: set[str] = set()
+    left = Counter(word for text in found for word in set(text.split()))
     for sentence in sorted(found, key=lambda text: zlib.crc32(text.encode())):
         if len(chosen) == wanted:
             break
-        others = {
-            word for text in found if text not in chosen | {sentence} for word in text.split()
-        }
-        if set(sentence.split()) <= others:
+        words = set(sentence.split())
+        if all(left[word] > 1 for word in words):
             chosen.add(sentence)
+            left.subtract(words)
     return chosen
 
 

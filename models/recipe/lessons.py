@@ -20,7 +20,7 @@ from models.content import Audio, Image, Message, Part, Pcm, Rgb, Text
 from models.recipe import acoustics, phrases, voices
 from models.recipe.dialogues import TOOLS, Answered, Returned, Said, conversation
 from models.recipe.grammar import Split
-from models.recipe.pictures import HEIGHT, WIDTH, Camera, Scene, draw, new_camera, random_thing
+from models.recipe.pictures import Camera, Scene, draw, new_camera, random_thing
 from models.recipe.speakers import spoken
 from models.recipe.utterances import heard_as
 from models.recipe.voices import Voice
@@ -30,6 +30,7 @@ TYPED_SHARE = 0.15
 LOOKS_ON_SHARE = 0.12  # of other talk: a camera shows something that was not asked for
 SENT_SHARE = 0.25  # of what is seen: pictures that were sent, in place of a camera
 INSTRUCTED_SHARE = 0.6
+IMAGINED_SHAPE = (192, 256, 3)  # what a frame is resized to
 SECONDS_PER_LETTER = (0.055, 0.085)
 
 
@@ -207,7 +208,7 @@ def _frames(views: tuple[View, ...], pcm: Pcm, room: Classroom) -> tuple[tuple[f
 
 def _frame(view: View, room: Classroom, moment: int) -> Rgb:
     if room.folder is None:
-        return np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        return np.zeros(IMAGINED_SHAPE, np.uint8)
     return draw(view.scene, view.camera, moment=moment)
 
 

@@ -25,7 +25,11 @@ from models.recipe.thinker import (
 )
 
 NUM_LESSONS = 12_000  # with sound there are so many different ones; then the next epoch begins
-IMAGINED_PER_STEP = 14
+IMAGINED_PER_STEP = 24
+SHORT_STEPS = (
+    2000  # of the decoder alone: so many with short lessons only, of which a step has more
+)
+SHORT_TOKENS = 210
 LESSONS_PER_STEP = 10
 MAX_TOKENS = 480  # longer lessons are left out: they cost as much as many short ones
 
@@ -41,8 +45,9 @@ def train_language(work: Path, seed: int, minutes: float) -> None:
 
     def make(step: int) -> list[Sheet]:
         first = step * IMAGINED_PER_STEP
+        longest = SHORT_TOKENS if step < SHORT_STEPS else MAX_TOKENS
         made = (lay_out(learner, lesson(room, first + k, 0)) for k in range(IMAGINED_PER_STEP))
-        return [sheet for sheet in made if len(sheet.ids) <= MAX_TOKENS]
+        return [sheet for sheet in made if len(sheet.ids) <= longest]
 
     _keep_on(run, learner, make, path, minutes, is_imagined=True)
 
