@@ -1,4 +1,4 @@
-"""Everything that only a GPU can tell, in one run of under ten minutes.
+"""Everything that only a GPU can tell, in one run meant to take under ten minutes.
 
     pip install -e ".[model,bench,dev,gpu]"
     python -m benchmarks.gpu_check
