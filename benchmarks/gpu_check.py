@@ -174,23 +174,30 @@ class Check:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "tiny"
             write_tiny_checkpoint(folder)
-            bench = Bench(
-                model=self.model,
-                config=self.config,
-                chat=ChatFormat.load(folder, self.config),
-                generation=read_generation(folder, self.config),
-                folder=folder,
-                seconds=0.32 if self.is_rehearsal else 2.0,
-            )
-            bench.one_reply(bench.num_tokens)
-            reply = bench.one_reply(bench.num_tokens)
-            counts = SESSIONS[: 1 if self.is_rehearsal else None]
             return {
-                "first_audio_ms": round(reply.first_audio_ms, 2),
-                "frame_ms": round(reply.frame_ms, 3),
-                "rtf": round(reply.rtf, 4),
-                "sessions": {str(count): bench.together(count) for count in counts},
+                "by steps" if by_steps else "plain": self._engine(folder, by_steps=by_steps)
+                for by_steps in (True, False)
             }
+
+    def _engine(self, folder: Path, *, by_steps: bool) -> dict[str, Any]:
+        bench = Bench(
+            model=self.model,
+            config=self.config,
+            chat=ChatFormat.load(folder, self.config),
+            generation=read_generation(folder, self.config),
+            folder=folder,
+            seconds=0.32 if self.is_rehearsal else 2.0,
+            speaks_by_steps=by_steps,
+        )
+        bench.one_reply(bench.num_tokens)
+        reply = bench.one_reply(bench.num_tokens)
+        counts = SESSIONS[: 1 if self.is_rehearsal else None]
+        return {
+            "first_audio_ms": round(reply.first_audio_ms, 2),
+            "frame_ms": round(reply.frame_ms, 3),
+            "rtf": round(reply.rtf, 4),
+            "sessions": {str(count): bench.together(count) for count in counts},
+        }
 
     def write(self, folder: Path) -> Path:
         """The record as one JSON file."""

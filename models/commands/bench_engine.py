@@ -166,6 +166,7 @@ class Bench:
         seconds: float,
         window_s: int | None = None,
         has_camera: bool = False,
+        speaks_by_steps: bool = False,
     ) -> None:
         self.model = model
         self.config = config
@@ -180,7 +181,7 @@ class Bench:
             chat=chat,
             generation=replace(generation, thinker=endless, talker=talker),
             folder=folder,
-            options=EngineOptions(windows=_windows(window_s)),
+            options=EngineOptions(windows=_windows(window_s), speaks_by_steps=speaks_by_steps),
         )
         self.has_camera = has_camera
         self.question = noise(QUESTION_S)
