@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from daemon import build, logs, routes, webrtc
+from daemon import build, garbage, logs, routes, webrtc
 from daemon.auth import ApiKeys, Gate, check_bind
 from daemon.chat import add_chat
 from daemon.client_secrets import ClientSecrets
@@ -215,6 +215,7 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
     await asyncio.to_thread(SileroVad)
     app = create_app(settings, supervisor)
     server = Server(uvicorn_config(app, settings))
+    garbage.put_aside()
     exit_code = 0
 
     def stop(code: int) -> None:

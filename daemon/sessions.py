@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from daemon import logs
 from daemon.auth import Refusal
+from daemon.garbage import Collector
 from daemon.metrics import Metrics
 from daemon.places import Place, Places
 from daemon.protocol import ServerEvent, SessionPatch, SessionView
@@ -118,6 +119,7 @@ class Sessions:
             max_taken=settings.session.max_sessions,
             max_per_key=settings.limits.max_sessions_per_key,
         )
+        self._garbage = Collector()
         self._live: dict[str, _Live] = {}
         self._group: asyncio.TaskGroup | None = None
         self._cancels: set[Callable[[], None]] = set()
@@ -292,6 +294,7 @@ class Sessions:
             del self._live[session.session.id]
             live.is_over.set()
             await session.conversation.aclose()
+            self._garbage.collect_soon()
             log.info("session ends code=%d reason=%r", ended.code, ended.reason)
         return ended
 
