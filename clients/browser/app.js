@@ -1,5 +1,5 @@
 // The page's composition: hands what one module tells to the others. Read this first.
-// devices (media.js) -> call (link.js, wire.js) -> meaning (conversation.js) -> page (ui.js, captions.js, meters.js)
+// devices (media.js) -> call (link.js: wire.js, or socket.js with sound.js and frames.js) -> meaning (conversation.js) -> page (ui.js, captions.js, meters.js)
 
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
@@ -79,6 +79,8 @@ const link = new Link({
     ui.player.play().catch(() => ui.showError("device", "The browser does not let this page play sound. Press a button once."));
     meters.attachReply(stream);
   },
+  onReplyNode: (node) => meters.attachReplyNode(node),
+  isHearing: () => conversation.state === "hearing",
   onUp: () => {
     ui.showError("link", null);
     conversation.begin();
@@ -86,6 +88,7 @@ const link = new Link({
   },
   onDown: (message) => {
     ui.showError("link", `${message} Trying again…`);
+    meters.attachReplyNode(null);
     conversation.setState("reconnecting");
     showControls();
   },
@@ -96,7 +99,7 @@ const link = new Link({
       ui.askForKey();
     } else ui.showError("link", error.message);
   },
-});
+}, new URLSearchParams(location.search).get("transport"));
 
 // -------------------------------------------------------------------- the call
 async function connect() {
@@ -196,7 +199,8 @@ function release() {
 function showControls() {
   ui.showControls({
     isWanted: link.isWanted,
-    isUp: Boolean(link.isUp),
+    isUp: link.isUp,
+    transport: link.transport,
     isMicrophoneOn,
     isCameraOn: camera.isOpen,
     isManual: conversation.isManual,
@@ -234,8 +238,8 @@ window.omnid = {
   get lastLatencyMs() {
     return lastLatencyMs;
   },
-  async stats() {
-    const report = await link.call.peer.getStats();
-    return [...report.values()].filter((entry) => entry.type.endsWith("bound-rtp"));
+  get transport() {
+    return link.transport;
   },
+  stats: () => link.call.stats(),
 };

@@ -209,7 +209,8 @@ const HANDLERS = {
     this.settle();
   },
   "x.turn.state"(event) {
-    if (!this.isHeld) this.setState(event.state);
+    // Where this page plays by itself, the server is done long before the reply is.
+    if (!this.isHeld && !(this.isPlaying && event.state === "listening")) this.setState(event.state);
   },
   "x.metrics"(event) {
     this.hooks.onStages(event);

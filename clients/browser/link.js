@@ -1,6 +1,8 @@
 // Keeps a call alive: connects, and after a loss calls again with growing pauses until it is told to stop.
+// By WebRTC, and by WebSocket where that finds no path (UDP is blocked) or does not exist.
 
-import { Call, Refused } from "./wire.js";
+import { SocketCall } from "./socket.js";
+import { Call, NoMediaPath, Refused } from "./wire.js";
 
 const FIRST_PAUSE_MS = 400;
 const LONGEST_PAUSE_MS = 8_000;
@@ -9,12 +11,15 @@ const isFinal = (error) => error instanceof Refused && error.status >= 400 && er
 
 export class Link {
   /**
-   * @param {{onEvent: Function, onStream: Function, tracks: () => {microphone: ?MediaStreamTrack, camera: ?MediaStreamTrack},
+   * @param {{onEvent: Function, onStream: Function, onReplyNode: Function, isHearing: () => boolean, tracks: () => {microphone: ?MediaStreamTrack, camera: ?MediaStreamTrack},
    *          onUp: () => void, onDown: (message: string) => void, onRefused: (error: Error) => void}} hooks
    *   onDown: the link broke or could not be made and will be tried again; onRefused: it will not.
+   * @param {?string} transport "websocket": that alone; else WebRTC first
    */
-  constructor(hooks) {
+  constructor(hooks, transport) {
     this.hooks = hooks;
+    this.canUseWebRtc = transport !== "websocket" && "RTCPeerConnection" in window;
+    this.isUdpBlocked = false; // found out since start()
     this.key = null;
     this.call = null;
     this.isWanted = false;
@@ -25,12 +30,18 @@ export class Link {
   }
 
   get isUp() {
-    return this.call?.channel.readyState === "open";
+    return Boolean(this.call?.isOpen);
+  }
+
+  /** @returns {?("webrtc"|"websocket")} what is in use; null while nothing is */
+  get transport() {
+    return this.isUp ? this.call.transport : null;
   }
 
   start() {
     this.isWanted = true;
     this.numFailures = 0;
+    this.isUdpBlocked = false;
     this.attempt();
   }
 
@@ -54,10 +65,13 @@ export class Link {
   async attempt() {
     const generation = ++this.generation;
     const isCurrent = () => generation === this.generation && this.isWanted;
-    const call = new Call({
+    const Transport = this.canUseWebRtc && !this.isUdpBlocked ? Call : SocketCall;
+    const call = new Transport({
       key: this.key,
       onEvent: (event) => isCurrent() && this.hooks.onEvent(event),
       onStream: (stream) => isCurrent() && this.hooks.onStream(stream),
+      onReplyNode: (node) => isCurrent() && this.hooks.onReplyNode(node),
+      isHearing: this.hooks.isHearing,
       onLost: () => isCurrent() && this.retry("The connection to the server was lost."),
     });
     this.call = call;
@@ -65,7 +79,7 @@ export class Link {
       const { microphone, camera } = this.hooks.tracks();
       await call.open(microphone, camera);
     } catch (error) {
-      call.close();
+      await call.close(); // so that its place is free
       if (isCurrent()) this.fail(error);
       return;
     }
@@ -79,6 +93,9 @@ export class Link {
     if (isFinal(error)) {
       this.stop();
       this.hooks.onRefused(error);
+    } else if (error instanceof NoMediaPath) {
+      this.isUdpBlocked = true;
+      this.attempt();
     } else {
       this.retry(error instanceof TypeError ? "The server can not be reached." : error.message);
     }

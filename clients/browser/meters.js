@@ -12,10 +12,9 @@ function toDecibel(samples) {
 
 /** One stream's level. `level` is 0..1 over 60 dB; `peakDb` the loudest window so far. */
 class Meter {
-  constructor(context) {
-    this.analyser = context.createAnalyser();
-    this.analyser.fftSize = 1024; // 21 ms at 48 kHz
-    this.samples = new Float32Array(this.analyser.fftSize);
+  constructor() {
+    this.analyser = null;
+    this.samples = null;
     this.source = null;
     this.level = 0;
     this.peakDb = -120;
@@ -23,14 +22,17 @@ class Meter {
     this.onSound = null;
   }
 
-  attach(context, stream) {
+  attach(node) {
     this.detach();
-    this.source = context.createMediaStreamSource(stream);
-    this.source.connect(this.analyser);
+    this.source = node;
+    this.analyser = node.context.createAnalyser();
+    this.analyser.fftSize = node.context.sampleRate > 32_000 ? 1024 : 512; // 21 ms at 48 or 24 kHz
+    this.samples = new Float32Array(this.analyser.fftSize);
+    node.connect(this.analyser);
   }
 
   detach() {
-    this.source?.disconnect();
+    this.source?.disconnect(this.analyser);
     this.source = null;
     this.level = 0;
   }
@@ -66,8 +68,8 @@ export class Meters {
   start() {
     if (!this.context) {
       this.context = new AudioContext();
-      this.microphone = new Meter(this.context);
-      this.reply = new Meter(this.context);
+      this.microphone = new Meter();
+      this.reply = new Meter();
     }
     this.context.resume().catch(() => {
       // without a gesture the meters stay still; sound itself comes from the audio element
@@ -90,12 +92,18 @@ export class Meters {
   }
 
   attachMicrophone(stream) {
-    if (stream) this.microphone?.attach(this.context, stream);
+    if (stream) this.microphone?.attach(this.context.createMediaStreamSource(stream));
     else this.microphone?.detach();
   }
 
   attachReply(stream) {
-    this.reply?.attach(this.context, stream);
+    this.attachReplyNode(this.context.createMediaStreamSource(stream));
+  }
+
+  /** @param {?AudioNode} node of any context; null: there is no reply any more */
+  attachReplyNode(node) {
+    if (node) this.reply?.attach(node);
+    else this.reply?.detach();
   }
 
   /** Calls back once with the moment (performance.now()) of the next audible sound of the reply. */

@@ -12,6 +12,11 @@ const WORDS = {
   speaking: "Speaking",
 };
 
+const TRANSPORTS = {
+  webrtc: ["WebRTC", "Sound and pictures go by UDP"],
+  websocket: ["WebSocket", "Sound and pictures go by TCP: UDP is blocked, or this was asked for. Late packets hold up what follows."],
+};
+
 const byId = (id) => document.getElementById(id);
 
 function showMeter(element, level) {
@@ -109,7 +114,7 @@ export class Ui {
     byId("status").textContent = WORDS[state] ?? state;
   }
 
-  /** @param {{isWanted: boolean, isUp: boolean, isMicrophoneOn: boolean, isCameraOn: boolean, isManual: boolean, canConnect: boolean}} view */
+  /** @param {{isWanted: boolean, isUp: boolean, transport: ?string, isMicrophoneOn: boolean, isCameraOn: boolean, isManual: boolean, canConnect: boolean}} view */
   showControls(view) {
     document.body.classList.toggle("connected", view.isWanted);
     byId("connect").textContent = view.isWanted ? "Hang up" : "Connect";
@@ -121,6 +126,12 @@ export class Ui {
     }
     for (const id of ["stop", "text", "send"]) byId(id).disabled = !view.isUp;
     this.showTalk(view.isManual && view.isUp);
+    this.showTransport(view.transport);
+  }
+
+  showTransport(transport) {
+    byId("transport").hidden = !transport;
+    [byId("transport").textContent, byId("transport").title] = TRANSPORTS[transport] ?? ["", ""];
   }
 
   showTalk(isVisible) {

@@ -1,7 +1,9 @@
 // One WebRTC call to the daemon: offer, answer, the `oai-events` data channel. It knows no meaning of any event.
-// Who calls again after a loss is link.js.
+// Who calls again after a loss, or goes over WebSocket instead (socket.js), is link.js.
 
-const OPEN_TIMEOUT_MS = 10_000;
+const ANSWER_TIMEOUT_MS = 10_000;
+const MEDIA_TIMEOUT_MS = 5_000;
+const HANGUP_TIMEOUT_MS = 2_000;
 
 /** A refusal by the server, with its HTTP status. */
 export class Refused extends Error {
@@ -11,7 +13,15 @@ export class Refused extends Error {
   }
 }
 
-async function refusal(response) {
+/** The server answered, but no packet found its way: UDP is blocked, most likely. */
+export class NoMediaPath extends Error {
+  constructor() {
+    super("No media path to the server.");
+  }
+}
+
+/** What an HTTP error says. */
+export async function refusal(response) {
   let message = `The server answered ${response.status}.`;
   try {
     message = (await response.json()).error.message ?? message;
@@ -22,6 +32,8 @@ async function refusal(response) {
 }
 
 export class Call {
+  transport = "webrtc";
+
   /**
    * @param {{key: string|null, onEvent: (event: object) => void, onStream: (stream: MediaStream) => void,
    *          onLost: () => void}} hooks  onLost is called at most once, and not after close().
@@ -30,6 +42,7 @@ export class Call {
     this.hooks = hooks;
     this.location = null;
     this.isOver = false;
+    this.failOpening = null; // while a media path is looked for
     this.peer = new RTCPeerConnection({ iceServers: [] });
     this.audio = this.peer.addTransceiver("audio", { direction: "sendrecv" });
     this.video = this.peer.addTransceiver("video", { direction: "sendonly" });
@@ -45,7 +58,11 @@ export class Call {
     };
   }
 
-  /** Posts the offer and waits for the data channel. Throws Refused, TypeError (no server) or a timeout Error. */
+  get isOpen() {
+    return this.channel.readyState === "open";
+  }
+
+  /** Posts the offer and waits for the data channel. Throws Refused, NoMediaPath, TypeError (no server) or a timeout Error. */
   async open(microphoneTrack, cameraTrack) {
     await this.setMicrophone(microphoneTrack);
     await this.setCamera(cameraTrack);
@@ -58,7 +75,7 @@ export class Call {
       method: "POST",
       body: form,
       headers: this.headers(),
-      signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
+      signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
     });
     if (!response.ok) throw await refusal(response);
     this.location = response.headers.get("Location");
@@ -73,11 +90,13 @@ export class Call {
   }
 
   opened() {
-    if (this.channel.readyState === "open") return Promise.resolve();
+    if (this.isOpen) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error("No media path to the server.")), OPEN_TIMEOUT_MS);
+      this.failOpening = () => reject(new NoMediaPath());
+      const timer = setTimeout(this.failOpening, MEDIA_TIMEOUT_MS);
       this.channel.onopen = () => {
         clearTimeout(timer);
+        this.failOpening = null;
         resolve();
       };
     });
@@ -85,7 +104,7 @@ export class Call {
 
   /** Drops the event when the channel is not open: after a loss the history is re-created anyway. */
   send(event) {
-    if (this.channel.readyState === "open") this.channel.send(JSON.stringify(event));
+    if (this.isOpen) this.channel.send(JSON.stringify(event));
   }
 
   /** null: send nothing. Needs no new offer. */
@@ -99,19 +118,26 @@ export class Call {
 
   lose() {
     if (this.isOver) return;
+    if (this.failOpening) return this.failOpening();
     this.isOver = true;
     this.peer.close();
     this.hooks.onLost();
   }
 
-  /** Hangs up; also works while the page is being closed (keepalive). */
-  close() {
+  /** Hangs up; resolves when the server knows. Also works while the page is being closed (keepalive). */
+  async close() {
     if (this.isOver) return;
     this.isOver = true;
     this.peer.close();
     if (this.location === null) return;
-    fetch(`${this.location}/hangup`, { method: "POST", headers: this.headers(), keepalive: true }).catch(() => {
+    const signal = AbortSignal.timeout(HANGUP_TIMEOUT_MS);
+    await fetch(`${this.location}/hangup`, { method: "POST", headers: this.headers(), keepalive: true, signal }).catch(() => {
       // the server is gone, and the call with it
     });
+  }
+
+  async stats() {
+    const report = await this.peer.getStats();
+    return [...report.values()].filter((entry) => entry.type.endsWith("bound-rtp"));
   }
 }

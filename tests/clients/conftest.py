@@ -81,6 +81,7 @@ def fake_server() -> Iterator[FakeServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    _load("fake_tracks")  # the server imports it
     fake = _load("fake_realtime")
     server = FakeServer(
         f"http://127.0.0.1:{port}", fake.Script(), fake.Seen(), lambda: None, lambda: None

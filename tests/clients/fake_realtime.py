@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import fractions
+import io
 import itertools
 import json
-import time
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError
-from av import AudioFrame, AudioResampler
+from fake_tracks import RATE_HZ, Speaker, listen, middle_of, watch
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from PIL import Image
 
-RATE_HZ = 24_000
 LOUD = 300
 _ids = itertools.count(1)
 Json = dict[str, Any]
@@ -53,6 +52,7 @@ class Script:
     is_mute: bool = False  # never answers
     status: str = "completed"
     key: str | None = None
+    is_udp_blocked: bool = False  # its candidates lead nowhere
 
 
 @dataclass
@@ -63,6 +63,7 @@ class Seen:
     pcm: list[np.ndarray] = field(default_factory=list)
     colours: list[tuple[int, ...]] = field(default_factory=list)
     num_calls: int = 0
+    num_sockets: int = 0
     hangups: int = 0
 
     def types(self) -> list[str]:
@@ -87,6 +88,7 @@ class Session:
         self.quiet_ms = 0.0
         self.reply: asyncio.Task[None] | None = None
         self.playing: tuple[str, str] | None = None
+        self.ids: Json = {"response_id": "r", "item_id": "i"}
         self.play: Callable[[np.ndarray], None] = lambda pcm: None
         self.clear: Callable[[], None] = lambda: None
         self.drained: Callable[[], Any] | None = None
@@ -162,6 +164,7 @@ class Session:
             "output_index": 0,
             "content_index": 0,
         }
+        self.ids = ids
         self.emit("response.created", response=response)
         try:
             await asyncio.sleep(self.script.delay_s)
@@ -175,8 +178,9 @@ class Session:
             self._finish(
                 response, item, "cancelled", {"type": "cancelled", "reason": str(cancelled)}
             )
-            self.playing = (response["id"], item["id"])
-            self._silenced("cleared")
+            if self.drained is not None:
+                self.playing = (response["id"], item["id"])
+                self._silenced("cleared")
             return
         error = {"type": "failed", "error": {"message": "out of order"}}
         self._finish(
@@ -200,6 +204,8 @@ class Session:
             await asyncio.sleep(0.02)
         await asyncio.sleep(script.gap_s)
         self.play(np.concatenate([hole, half]))
+        if self.drained is None:
+            self.emit("response.output_audio.done", **ids)
 
     def _silenced(self, how: str) -> None:
         if self.playing is None:
@@ -232,6 +238,9 @@ class Session:
                 self.emit("session.updated", session=event["session"])
             case "input_audio_buffer.append":
                 self.feed(np.frombuffer(base64.b64decode(event["audio"]), np.int16))
+            case "input_image_buffer.append":
+                picture = Image.open(io.BytesIO(base64.b64decode(event["image"])))
+                self.seen.colours.append(middle_of(np.asarray(picture)))
             case "input_audio_buffer.commit":
                 self.commit()
             case "conversation.item.create":
@@ -240,61 +249,19 @@ class Session:
                 self.respond()
             case "response.cancel":
                 self.cancel("client_cancelled")
+            case "conversation.item.truncate":
+                told = {key: event[key] for key in ("item_id", "content_index", "audio_end_ms")}
+                self.emit("conversation.item.truncated", **told)
             case "output_audio_buffer.clear":
                 self.clear()
                 self._silenced("cleared")
 
 
-class Speaker(MediaStreamTrack):
-    """A paced output track: what is played, else silence."""
-
-    kind = "audio"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pcm = np.zeros(0, np.int16)
-        self.position = 0
-        self.start: float | None = None
-
-    async def drained(self) -> None:
-        while len(self.pcm):  # noqa: ASYNC110 a fake may poll
-            await asyncio.sleep(0.02)
-
-    async def recv(self) -> AudioFrame:
-        self.start = self.start or time.monotonic()
-        await asyncio.sleep(max(0.0, self.start + self.position / RATE_HZ - time.monotonic()))
-        block, self.pcm = self.pcm[:480], self.pcm[480:]
-        frame = AudioFrame.from_ndarray(
-            np.pad(block, (0, 480 - len(block)))[None], format="s16", layout="mono"
-        )
-        frame.sample_rate, frame.pts, frame.time_base = (
-            RATE_HZ,
-            self.position,
-            fractions.Fraction(1, RATE_HZ),
-        )
-        self.position += 480
-        return frame
-
-
-async def _listen(track: MediaStreamTrack, session: Session) -> None:
-    resampler = AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
-    try:
-        while True:
-            frame = await track.recv()
-            for out in resampler.resample(frame):
-                session.feed(out.to_ndarray().reshape(-1).copy())
-    except MediaStreamError:
-        return
-
-
-async def _watch(track: MediaStreamTrack, seen: Seen) -> None:
-    try:
-        while True:
-            frame = await track.recv()
-            middle = frame.to_ndarray(format="rgb24")[100:140, 100:140]
-            seen.colours.append(tuple(int(value) for value in middle.mean((0, 1))))
-    except MediaStreamError:
-        return
+def _refused(request: Request, key: str) -> Response | None:
+    if request.headers.get("authorization") == f"Bearer {key}":
+        return None
+    body = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
+    return Response(json.dumps(body), 401, media_type="application/json")
 
 
 def build_app(script: Script, seen: Seen) -> FastAPI:
@@ -312,16 +279,24 @@ def build_app(script: Script, seen: Seen) -> FastAPI:
     async def healthz() -> Json:
         return script.health
 
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        return (script.key and _refused(request, script.key)) or Response("{}")
+
     @app.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
-        await socket.accept()
+        offered = socket.scope["subprotocols"]
+        if script.key and f"openai-insecure-api-key.{script.key}" not in offered:
+            await socket.close()
+            return
+        seen.num_sockets += 1
+        await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
         outbox: asyncio.Queue[Json] = asyncio.Queue()
         session = Session(script, seen, outbox.put_nowait, "x-ext" in socket.query_params)
         session.play = lambda pcm: session.emit(
             "response.output_audio.delta",
             delta=base64.b64encode(pcm.tobytes()).decode(),
-            response_id="r",
-            item_id="i",
+            **session.ids,
         )
 
         async def write() -> None:
@@ -337,9 +312,8 @@ def build_app(script: Script, seen: Seen) -> FastAPI:
 
     @app.post("/v1/realtime/calls")
     async def calls(request: Request) -> Response:
-        if script.key and request.headers.get("authorization") != f"Bearer {script.key}":
-            body = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
-            return Response(json.dumps(body), 401, media_type="application/json")
+        if script.key and (refused := _refused(request, script.key)):
+            return refused
         seen.num_calls += 1
         sdp = str((await request.form())["sdp"])
         peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -352,7 +326,7 @@ def build_app(script: Script, seen: Seen) -> FastAPI:
             if track.kind == "audio":
                 waiting.append(track)
             else:
-                spawn(_watch(track, seen))
+                spawn(watch(track, seen.colours))
 
         @peer.on("datachannel")
         def on_channel(channel: Any) -> None:
@@ -366,13 +340,16 @@ def build_app(script: Script, seen: Seen) -> FastAPI:
             session.drained = speaker.drained
             channel.on("message", session.handle)
             for track in waiting:
-                spawn(_listen(track, session))
+                spawn(listen(track, session.feed))
 
         await peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         peer.addTrack(speaker)
         await peer.setLocalDescription(await peer.createAnswer())
         headers = {"Location": "/v1/realtime/calls/rtc_1"}
-        return Response(peer.localDescription.sdp, 201, headers, "application/sdp")
+        sdp = peer.localDescription.sdp
+        if script.is_udp_blocked:  # an address that is reserved for documentation
+            sdp = re.sub(r"(a=candidate:\S+ \d udp \d+) \S+", r"\1 192.0.2.1", sdp)
+        return Response(sdp, 201, headers, "application/sdp")
 
     @app.post("/v1/realtime/calls/{call}/hangup")
     async def hangup(call: str) -> None:

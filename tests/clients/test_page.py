@@ -128,3 +128,32 @@ async def test_typed_turn_and_stop(browse: Callable[..., Any], omnid_server: str
         assert await page.locator(".turn.user").all_inner_texts() == ["Tell me a long story."]
         assert await page.locator(".turn.assistant").count() == 1
         assert page.problems == []
+
+
+async def test_spoken_conversation_over_websocket(
+    browse: Callable[..., Any], omnid_server: str, microphone_wav: Callable[..., Path]
+) -> None:
+    microphone = microphone_wav(("speech_count",), (2.5,), end_s=60.0)
+    async with browse(microphone) as page:
+        await connect(page, f"{omnid_server}/?transport=websocket")
+        await page.click("#camera")
+        await page.wait_for_function(count("output_audio_buffer.stopped", 1), timeout=60_000)
+        assert await page.evaluate("omnid.transport") == "websocket"
+        assert await page.evaluate("omnid.replyPeakDb") > AUDIBLE_DB
+        assert (await page.locator(".turn.assistant").first.inner_text()).strip()
+        assert 0 < await page.evaluate("omnid.lastLatencyMs") < 20_000
+        assert "first sound" in await page.inner_text("#stages")
+        used = (await page.evaluate(RESPONSES))[0]["usage"]["input_token_details"]
+        assert 15 < used["audio_tokens"] < 60
+        assert used["image_tokens"] > 0
+
+        await page.fill("#text", "Tell me a long story.")
+        await page.keyboard.press("Enter")
+        await page.wait_for_function(count("output_audio_buffer.started", 2), timeout=60_000)
+        await page.wait_for_timeout(300)
+        await page.keyboard.press("Escape")
+        await page.wait_for_function(count("conversation.item.truncated", 1))
+        await page.wait_for_function("() => omnid.state === 'listening'")
+        assert "interrupted" in await page.locator(".turn.assistant").nth(1).inner_text()
+        assert await page.is_hidden("#error")
+        assert page.problems == []
