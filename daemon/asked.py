@@ -11,7 +11,8 @@ from daemon.protocol import AudioFormatView, ItemIn, ProtocolError, ResponsePara
 from daemon.protocol_tools import ForcedTool
 from daemon.settings import LimitSettings
 from daemon.wire_items import item_from_wire
-from daemon.wire_session import Voices, WireSession, check_forced, tool_choice
+from daemon.wire_session import Voices, WireSession
+from daemon.wire_tools import check_forced, tool_choice
 from pipeline.conversation import Conversation
 from pipeline.items import Item
 from pipeline.messages import ResponseOptions
@@ -39,7 +40,7 @@ def options_of(
     default = session.config().response_options()
     output = (asked.output_modalities or [default_output or session.output])[0]
     options = replace(default, audio=output == "audio", max_tokens=max_tokens(asked, session))
-    tools = session.tools if asked.tools is None else asked.tools
+    tools = session.functions if asked.tools is None else asked.tools
     choice = session.tool_choice if asked.tool_choice is None else asked.tool_choice
     if isinstance(choice, ForcedTool):
         check_forced(choice, tools, param="response.tool_choice")

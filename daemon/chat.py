@@ -23,7 +23,8 @@ from daemon.generations import Generation, Prompt, generating
 from daemon.http_answers import Body, MadeAnswer
 from daemon.http_bodies import body_schema, read_model
 from daemon.sessions import Sessions
-from daemon.wire_session import Voices, tool_choice
+from daemon.wire_session import Voices
+from daemon.wire_tools import tool_choice
 from pipeline.messages import ResponseOptions
 
 log = logging.getLogger(__name__)

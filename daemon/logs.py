@@ -15,7 +15,17 @@ from datetime import UTC, datetime
 session_id: contextvars.ContextVar[str] = contextvars.ContextVar("session_id", default="-")
 
 # At "info" these say once for each request or packet what our own lines say better.
-_QUIET = ("uvicorn", "uvicorn.error", "uvicorn.access", "aiortc", "aioice", "websockets", "libav")
+_QUIET = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "aiortc",
+    "aioice",
+    "websockets",
+    "libav",
+    "mcp",
+    "httpx2",  # tells whole addresses, which may hold secrets
+)
 
 # A client's words in a line of ours must neither begin another line nor steer a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

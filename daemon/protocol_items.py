@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_value
+from daemon.protocol_base import ClientModel, ServerModel, wrong_value
 
 _PARTS_OF = {
     "system": ("input_text",),
@@ -49,8 +49,8 @@ class PartIn(ClientModel):
 
 
 def _check_item_type(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith("mcp_"):
-        raise not_supported("MCP is")
+    if isinstance(value, str) and value.startswith("mcp_") and value not in _FIELDS_OF:
+        raise wrong_value("items of this type are made by the server alone")
     return value
 
 
@@ -58,14 +58,16 @@ _FIELDS_OF = {
     "message": ("role", "content"),
     "function_call": ("name", "call_id", "arguments"),
     "function_call_output": ("call_id", "output"),
+    "mcp_approval_response": ("approval_request_id", "approve"),
 }
+_OPTIONAL_OF = {"mcp_approval_response": ("reason",)}
 
 
 class ItemIn(ClientModel):
     """An item that a client creates; `object` and `status` are taken and ignored."""
 
     type: Annotated[
-        Literal["message", "function_call", "function_call_output"],
+        Literal["message", "function_call", "function_call_output", "mcp_approval_response"],
         BeforeValidator(_check_item_type),
     ]
     role: Literal["system", "user", "assistant"] | None = None
@@ -74,6 +76,9 @@ class ItemIn(ClientModel):
     call_id: str | None = Field(default=None, min_length=1, max_length=64)
     arguments: str | None = None
     output: str | None = None
+    approval_request_id: str | None = Field(default=None, max_length=64)
+    approve: bool | None = None
+    reason: str | None = Field(default=None, max_length=4096)
     id: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9_-]{1,32}$")
     object: str | None = None
     status: str | None = None
@@ -106,8 +111,10 @@ class ItemIn(ClientModel):
 
 def _check_fields(data: dict[Any, Any]) -> None:
     """An item has the fields of its type, all of them and no others."""
-    needed = _FIELDS_OF.get(str(data.get("type")), ())
-    others = {name for names in _FIELDS_OF.values() for name in names} - {*needed}
+    kind = str(data.get("type"))
+    needed, optional = _FIELDS_OF.get(kind, ()), _OPTIONAL_OF.get(kind, ())
+    known = [*_FIELDS_OF.values(), *_OPTIONAL_OF.values()]
+    others = {name for names in known for name in names} - {*needed, *optional}
     found: list[InitErrorDetails] = [
         InitErrorDetails(type="missing", loc=(name,), input=data)
         for name in needed
@@ -146,12 +153,26 @@ class ItemView(ServerModel):
     """A shown item; which fields there are follows from the type."""
 
     id: str
-    object: Literal["realtime.item"] = "realtime.item"
-    type: Literal["message", "function_call", "function_call_output"] = "message"
-    status: Literal["in_progress", "completed", "incomplete"]
+    object: Literal["realtime.item"] | None = "realtime.item"
+    type: Literal[
+        "message",
+        "function_call",
+        "function_call_output",
+        "mcp_list_tools",
+        "mcp_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+    ] = "message"
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
     role: Literal["system", "user", "assistant"] | None = None
     content: list[ItemPart] | None = None
     name: str | None = None
     call_id: str | None = None
     arguments: str | None = None
     output: str | None = None
+    server_label: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    error: dict[str, Any] | None = None
+    approval_request_id: str | None = None
+    approve: bool | None = None
+    reason: str | None = None

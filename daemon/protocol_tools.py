@@ -1,6 +1,6 @@
 """Tools on the wire: what a client may declare, and which of them a reply may or must call.
 
-Functions only: tools of remote MCP servers are refused.
+Functions of the client's, and for a session also the tools of remote MCP servers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from daemon.protocol_base import ClientModel, not_supported, wrong_value
+from daemon.protocol_mcp import McpTool
 
 MAX_TOOLS = 128
 MAX_TOOL_BYTES = 65_536
@@ -52,20 +53,35 @@ def _check_tools(value: Any) -> Any:
     if len(value) > MAX_TOOLS:
         raise wrong_value("at most {most} tools", most=MAX_TOOLS)
     for tool in value:
-        if isinstance(tool, dict) and tool.get("type") == "mcp":
-            raise not_supported("MCP is")
         if len(json.dumps(tool)) > MAX_TOOL_BYTES:
             raise wrong_value("a tool may have {most} bytes", most=MAX_TOOL_BYTES)
-    names = [tool.get("name") for tool in value if isinstance(tool, dict)]
-    if len({str(name) for name in names}) < len(names):
+    names = [str(_name_of(tool)) for tool in value if isinstance(tool, dict)]
+    if len({*names}) < len(names):
         raise wrong_value("two tools have the same name")
     return value
+
+
+def _name_of(tool: dict[str, Any]) -> tuple[bool, Any]:
+    is_remote = tool.get("type") == "mcp"
+    return is_remote, tool.get("server_label" if is_remote else "name")
+
+
+def _parse_tool(value: Any) -> Any:
+    is_remote = isinstance(value, dict) and value.get("type") == "mcp"
+    return (McpTool if is_remote else FunctionTool).model_validate(value)
+
+
+def _refuse_remote(value: Any) -> Any:
+    for tool in value if isinstance(value, list) else ():
+        if isinstance(tool, dict) and tool.get("type") == "mcp":
+            raise wrong_value("MCP servers are declared for the session, by session.update")
+    return _check_tools(value)
 
 
 def _check_choice(value: Any) -> Any:
     if isinstance(value, dict):
         if value.get("type") == "mcp":
-            raise not_supported("MCP is")
+            raise not_supported("a forced MCP tool is")
         try:
             return ForcedTool.model_validate(value)
         except ValidationError:
@@ -77,5 +93,7 @@ def _check_choice(value: Any) -> Any:
     return value
 
 
-Tools = Annotated[list[FunctionTool] | None, BeforeValidator(_check_tools)]
+AnyTool = Annotated[FunctionTool | McpTool, BeforeValidator(_parse_tool)]
+Tools = Annotated[list[AnyTool] | None, BeforeValidator(_check_tools)]
+FunctionTools = Annotated[list[FunctionTool] | None, BeforeValidator(_refuse_remote)]
 ToolChoice = Annotated[str | ForcedTool, BeforeValidator(_check_choice)]

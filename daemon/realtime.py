@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol, assert_never
 
 from daemon import protocol as wire
@@ -19,11 +20,13 @@ from daemon.asked import config_of, format_of, items_of, max_tokens, options_of,
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError, ServerEvent
 from daemon.protocol import server_events as ev
-from daemon.replies import ReplyTerms, ReplyWriter
+from daemon.remote_tools import RemoteTools
+from daemon.replies import ReplyTerms, ReplyWriter, is_request
 from daemon.settings import LimitSettings
 from daemon.turn_metrics import metrics_event
 from daemon.wire_input import WireInput
 from daemon.wire_items import Media, item_from_wire, view_of
+from daemon.wire_output import output_event
 from daemon.wire_session import Moment, Voices, WireSession
 from daemon.wire_transcripts import transcript_event
 from pipeline import events
@@ -81,11 +84,21 @@ class RealtimeSession:
         self._asked: wire.ResponseParams | None = None
         self.conversation = open_conversation(session.config(), self._on_event)
         self.input = WireInput(self.conversation, limits)
+        self.remote_tools = RemoteTools(
+            session.mcp,
+            self.conversation,
+            send=self._send,
+            refuse=lambda message, code: self.refuse(message, code, kind="server_error"),
+            on_listed=lambda: self._adopt(self.session),
+            go_on=self._go_on,
+        )
+        self.remote_tools.declare(session.tools)
 
     def start(self, *, resume_token: str | None = None) -> None:
         """Say `session.created`: the first event of a connection. The token is an extension."""
         view = self.session.view()
         self._send(ev.SessionCreated(session=view, x_resume_token=resume_token))
+        self.remote_tools.ask()
 
     @contextlib.contextmanager
     def joined(self, listener: Send) -> Iterator[None]:
@@ -152,6 +165,9 @@ class RealtimeSession:
             case wire.SessionUpdate():
                 self._update(event.session)
             case wire.ItemCreate():
+                if event.item.type == "mcp_approval_response":
+                    self.remote_tools.answer(event.item)
+                    return
                 audio_format = self.session.input_format
                 item = await asyncio.to_thread(
                     item_from_wire, event.item, self._limits, audio_format
@@ -163,10 +179,12 @@ class RealtimeSession:
                 conversation.truncate_item(event.item_id, audio_end_ms=event.audio_end_ms)
             case wire.ItemDelete():
                 conversation.delete_item(event.item_id)
+                self.remote_tools.deleted(event.item_id)
             case wire.ResponseCreate():
                 await self._respond(event.response or wire.ResponseParams())
             case wire.ResponseCancel():
-                conversation.cancel_response(event.response_id)
+                if not self.remote_tools.cancel(event.response_id):
+                    conversation.cancel_response(event.response_id)
             case wire.OutputAudioClear():
                 conversation.clear_output()
             case _:
@@ -183,10 +201,16 @@ class RealtimeSession:
             is_replying=self.conversation.is_replying,
         )
         changed = self.session.patched(patch, self._voices, moment)
+        self.remote_tools.declare(changed.tools)
+        self._adopt(changed)
+        self._send(ev.SessionUpdated(session=changed.view()))
+        self.remote_tools.ask()
+
+    def _adopt(self, changed: WireSession) -> None:
+        changed = replace(changed, remote=self.remote_tools.functions)
         if changed.config() != self.session.config():
             self.conversation.configure(changed.config())
         self.session = changed
-        self._send(ev.SessionUpdated(session=changed.view()))
 
     def _retrieve(self, item_id: str) -> None:
         item = self.conversation.get_item(item_id)
@@ -226,6 +250,14 @@ class RealtimeSession:
         finally:
             self._asked = None
 
+    async def _go_on(self, asked: wire.ResponseParams) -> None:
+        """Remote tools answered: the next response follows, unless one is being made already, or
+        the user speaks, to whom the answers will be known then.
+        """
+        async with self._turn:
+            if not (self.conversation.is_replying or self.conversation.has_open_input):
+                await self._respond(asked)
+
     # ------------------------------------------------------------------ from the conversation
     def _on_event(self, event: SessionEvent) -> None:
         match event:
@@ -258,7 +290,7 @@ class RealtimeSession:
                     )
                 )
             case events.OutputStarted() | events.OutputStopped() | events.OutputCleared():
-                self._on_playout(event)
+                self._send(output_event(event))
             case events.TranscriptDelta() | events.TranscriptDone() | events.TranscriptFailed():
                 self._send(transcript_event(event))
             case events.TurnMetrics() | events.StateChanged():
@@ -273,16 +305,23 @@ class RealtimeSession:
     def _on_item(self, event: events.ItemAdded | events.ItemDone | events.ItemDeleted) -> None:
         match event:
             case events.ItemAdded(item=item, previous_item_id=previous):
+                previous = self.remote_tools.shown_before(item, previous)
+                if self.remote_tools.is_hidden(item.id) or is_request(item):
+                    return
                 self._send(ev.ItemAdded(item=view_of(item), previous_item_id=previous))
                 for reply in self._replies.values():
                     if reply.item_id == item.id:
                         reply.part_opened()
             case events.ItemDone(item=item, previous_item_id=previous):
+                previous = self.remote_tools.shown_before(item, previous)
+                if self.remote_tools.is_hidden(item.id) or item.status == "in_progress":
+                    return
                 # of a reply's item the reply itself tells the end, at its place in the order
                 if not any(reply.owns(item.id) for reply in self._replies.values()):
                     self._send(ev.ItemDone(item=view_of(item), previous_item_id=previous))
             case events.ItemDeleted(item_id=item_id):
-                self._send(ev.ItemDeleted(item_id=item_id))
+                if not self.remote_tools.is_hidden(item_id):
+                    self._send(ev.ItemDeleted(item_id=item_id))
             case _:
                 assert_never(event)
 
@@ -297,6 +336,8 @@ class RealtimeSession:
         | events.ResponseFinished,
     ) -> None:
         if isinstance(event, events.ResponseStarted):
+            if not event.is_aside:
+                self.remote_tools.begin_response()
             writer = self._begin_reply(event)
             self._replies[event.response_id] = writer
             writer.created()
@@ -306,6 +347,8 @@ class RealtimeSession:
             return
         match event:
             case events.ResponseItemStarted():
+                if event.item.call is not None:
+                    self.remote_tools.claim(event.item)
                 reply.item_started(event.item)
             case events.ResponseText():
                 reply.text(event.text)
@@ -315,11 +358,13 @@ class RealtimeSession:
                 reply.call_arguments(event.item_id, event.arguments)
             case events.ResponseCallFinished():
                 reply.call_finished(event)
+                self.remote_tools.call_finished(event.item, reply)
             case events.ResponseFinished():
                 self._metrics.responses.labels(event.status).inc()
                 log.info("response id=%s status=%s", event.response_id, event.status)
                 reply.finished(event)
                 del self._replies[event.response_id]
+                self.remote_tools.response_finished(reply, goes_on=event.status == "completed")
             case _:
                 assert_never(event)
 
@@ -340,20 +385,8 @@ class RealtimeSession:
             sends_audio=event.is_aside or not self._is_paced,
             terms=terms,
             send=self._send,
+            asked=asked,
         )
-
-    def _on_playout(
-        self, event: events.OutputStarted | events.OutputStopped | events.OutputCleared
-    ) -> None:
-        match event:
-            case events.OutputStarted():
-                self._send(ev.OutputAudioStarted(response_id=event.response_id))
-            case events.OutputStopped():
-                self._send(ev.OutputAudioStopped(response_id=event.response_id))
-            case events.OutputCleared():
-                self._send(ev.OutputAudioCleared(response_id=event.response_id))
-            case _:
-                assert_never(event)
 
     def _on_extension(self, event: events.TurnMetrics | events.StateChanged) -> None:
         if isinstance(event, events.StateChanged):

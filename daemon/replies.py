@@ -6,13 +6,20 @@ what it says comes from the conversation, through `daemon.realtime`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
 from daemon.audio_formats import SpeechEncoder
-from daemon.protocol import AudioFormatView, ItemView, ServerEvent
+from daemon.protocol import AudioFormatView, ItemView, ResponseParams, ServerEvent
 from daemon.protocol import server_events as ev
+from daemon.protocol_mcp import (
+    McpArgumentsDelta,
+    McpArgumentsDone,
+    McpCallCompleted,
+    McpCallFailed,
+    McpCallInProgress,
+)
 from daemon.wire_items import view_of
 from pipeline import events
 from pipeline.items import CallContent, Item
@@ -49,10 +56,23 @@ class _CallPlace(TypedDict):
     call_id: str
 
 
+class _RemotePlace(TypedDict):
+    response_id: str
+    item_id: str
+    output_index: int
+
+
+def is_request(item: Item) -> bool:
+    """Whether an item asks the client if a remote tool may be called."""
+    shown = None if item.call is None else item.call.shown
+    return shown is not None and shown["type"] == "mcp_approval_request"
+
+
 class ReplyWriter:
     """Writes one response.
 
     Args:
+        asked: what a client asked of this response, if one did.
         sends_audio: audio goes out as events (WebSocket), not over RTP.
     """
 
@@ -64,12 +84,16 @@ class ReplyWriter:
         sends_audio: bool,
         terms: ReplyTerms,
         send: Callable[[ServerEvent], None],
+        asked: ResponseParams | None = None,
     ) -> None:
         self.response_id = response_id
+        self.asked = asked
         self.item_id: str | None = None
         self._index = 0
         self._calls: dict[str, tuple[int, CallContent]] = {}
         self._output: dict[int, ItemView] = {}
+        self._awaited: dict[str, str | None] = {}  # remote calls under way, and what precedes them
+        self._end: events.ResponseFinished | None = None
         self._has_audio = has_audio
         self._sends_audio = sends_audio and has_audio
         self._terms = terms
@@ -89,6 +113,8 @@ class ReplyWriter:
             self._calls[item.id] = (index, item.call)
         else:
             self.item_id, self._index = item.id, index
+        if is_request(item):  # shown when it is whole
+            return
         self._send(
             ev.OutputItemAdded(response_id=self.response_id, output_index=index, item=view_of(item))
         )
@@ -99,17 +125,87 @@ class ReplyWriter:
 
     def call_arguments(self, item_id: str, delta: str) -> None:
         """More of a tool call's arguments."""
-        self._send(ev.CallArgumentsDelta(**self._call_place(item_id), delta=delta))
+        shown = self._calls[item_id][1].shown
+        if shown is None:
+            self._send(ev.CallArgumentsDelta(**self._call_place(item_id), delta=delta))
+        elif shown["type"] == "mcp_call":
+            self._send(McpArgumentsDelta(**self._remote_place(item_id), delta=delta))
 
     def call_finished(self, event: events.ResponseCallFinished) -> None:
         """Close a tool call's item."""
         item, (index, call) = view_of(event.item), self._calls[event.item.id]
+        if call.shown is not None:
+            self._remote_call_finished(event, item)
+            return
         self._send(
             ev.CallArgumentsDone(
                 **self._call_place(item.id), name=call.name, arguments=call.arguments
             )
         )
         self._close_item(index, item, event.previous_item_id)
+
+    def _remote_call_finished(self, event: events.ResponseCallFinished, item: ItemView) -> None:
+        index, is_whole = self._calls[item.id][0], event.item.status == "completed"
+        previous_id = event.previous_item_id
+        if is_request(event.item):
+            if is_whole:
+                self._send(
+                    ev.OutputItemAdded(response_id=self.response_id, output_index=index, item=item)
+                )
+                if self._terms.conversation_id is not None:
+                    self._send(ev.ItemAdded(previous_item_id=previous_id, item=item))
+                self._close_item(index, item, previous_id)
+            return
+        place = self._remote_place(item.id)
+        self._send(McpArgumentsDone(**place, arguments=item.arguments or ""))
+        if is_whole:
+            self._awaited[item.id] = previous_id
+            self._send(McpCallInProgress(item_id=item.id, output_index=index))
+        else:
+            self._close_item(index, item, previous_id)
+
+    def call_answered(self, item: Item, *, is_ok: bool) -> bool:
+        """A remote tool answered, or failed; the last of them lets the response end. False: that
+        had to end without it, so the end of the item is not told here.
+        """
+        index = self._calls[item.id][0]
+        kind = McpCallCompleted if is_ok else McpCallFailed
+        self._send(kind(item_id=item.id, output_index=index))
+        if item.id in self._awaited:
+            self._close_item(index, view_of(item), self._awaited.pop(item.id))
+        else:
+            return False
+        if self._end is not None and not self._awaited:
+            self._finish(self._end)
+        return True
+
+    def release(self, items: Iterable[Item]) -> None:
+        """Another response begins: end this one, though some of its `items` have no answer yet."""
+        for item in items:
+            if item.id in self._awaited:
+                del self._awaited[item.id]
+                index = self._calls[item.id][0]
+                self._output[index] = view = view_of(item)
+                self._send(
+                    ev.OutputItemDone(response_id=self.response_id, output_index=index, item=view)
+                )
+        if self._end is not None:
+            self._finish(self._end)
+
+    @property
+    def has_client_calls(self) -> bool:
+        """Whether the client, too, has calls to answer."""
+        return any(call.shown is None for _, call in self._calls.values())
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether the conversation does not know of it."""
+        return self._terms.conversation_id is None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all that is missing to its end are answers of remote tools."""
+        return self._end is not None and bool(self._awaited)
 
     def part_opened(self) -> None:
         """`response.content_part.added`, once."""
@@ -136,10 +232,16 @@ class ReplyWriter:
             self._send(ev.AudioDelta(**self._place(), delta=delta))
 
     def finished(self, event: events.ResponseFinished) -> None:
-        """Close what is open, then `response.done`, always."""
+        """Close what is open, then `response.done`, always, once remote calls are answered."""
         if event.item is not None and self.item_id is not None:
             self._close_part()
             self._close_item(self._index, view_of(event.item), event.previous_item_id)
+        self._end = event
+        if not self._awaited:
+            self._finish(event)
+
+    def _finish(self, event: events.ResponseFinished) -> None:
+        self._end = None
         output = [self._output[index] for index in sorted(self._output)]
         self._send(ev.ResponseDone(response=self._view(event.status, output, event)))
         limits = [
@@ -183,6 +285,10 @@ class ReplyWriter:
             "output_index": index,
             "call_id": call.call_id,
         }
+
+    def _remote_place(self, item_id: str) -> _RemotePlace:
+        index, _ = self._calls[item_id]
+        return {"response_id": self.response_id, "item_id": item_id, "output_index": index}
 
     def _part(self, text: str) -> ev.ContentPart:
         if self._has_audio:

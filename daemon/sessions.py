@@ -281,6 +281,7 @@ class Sessions:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_conversation(session.conversation), name="conversation")
+                group.create_task(session.remote_tools.run(), name="remote tools")
                 group.create_task(_until_told(live), name="until told")
                 group.create_task(self._expire(session), name="expiry")
                 for name, part in parts.items():

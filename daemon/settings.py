@@ -136,6 +136,16 @@ class WebRtcSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class McpSettings:
+    """Remote tools that the server calls for a session."""
+
+    hosts: tuple[str, ...]
+    timeout_s: float
+    max_response_bytes: int
+    max_output_chars: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is logged, and how it looks."""
 
@@ -156,6 +166,7 @@ class Settings:
     limits: LimitSettings
     websocket: WebSocketSettings
     webrtc: WebRtcSettings
+    mcp: McpSettings
     log: LogSettings
     voices: Mapping[str, str]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from pipeline.items import (
     Content,
     ImageContent,
     Item,
+    NoteContent,
     OutputContent,
     SpeechContent,
     TextContent,
@@ -35,6 +37,9 @@ def item_from_wire(item: ItemIn, limits: LimitSettings, audio_format: AudioForma
             part.
     """
     item_id = item.id or f"item_{secrets.token_hex(8)}"
+    if item.type == "mcp_approval_response":
+        message = "An approval is given in the conversation, not for one response."
+        raise BadInputError(message, param="item.type")
     if item.type == "function_call":
         return Item(id=item_id, role="assistant", content=[_call(item)])
     if item.type == "function_call_output":
@@ -94,8 +99,13 @@ def view_of(item: Item, *, media: Media | None = None) -> ItemView:
     """An item as the wire shows it now (items change; a view does not), as a rule without sound and
     pictures.
     """
+    if item.note is not None:
+        return _remote_view(item, item.note.shown)
     if item.call is not None:
         call = item.call
+        if call.shown is not None:
+            arguments = "" if item.status == "in_progress" else call.arguments
+            return _remote_view(item, {**call.shown, "arguments": arguments})
         return ItemView(
             id=item.id,
             type="function_call",
@@ -122,6 +132,11 @@ def view_of(item: Item, *, media: Media | None = None) -> ItemView:
     )
 
 
+def _remote_view(item: Item, shown: dict[str, Any]) -> ItemView:
+    """An item of a remote server's: those have neither object nor status."""
+    return ItemView.model_validate({"id": item.id, "object": None, "status": None, **shown})
+
+
 def _part(item: Item, content: Content, media: Media | None) -> ItemPart:
     match content:
         case TextContent():
@@ -139,7 +154,7 @@ def _part(item: Item, content: Content, media: Media | None) -> ItemPart:
         case VoiceContent():
             audio = None if media is None else _voice_base64(content.pcm, media)
             return ItemPart(type="output_audio", audio=audio, transcript=content.transcript)
-        case CallContent() | OutputContent():
+        case CallContent() | OutputContent() | NoteContent():
             raise AssertionError("shown as an item of its own type")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal
 
 from daemon.protocol import (
     AudioFormatView,
@@ -21,6 +21,7 @@ from daemon.protocol import (
     SessionView,
     TurnDetectionView,
 )
+from daemon.protocol_mcp import McpTool, check_reachable
 from daemon.protocol_session import (
     InputPatch,
     OutputPatch,
@@ -33,9 +34,9 @@ from daemon.protocol_session import (
     TranscriptionView,
 )
 from daemon.protocol_tools import ForcedTool, FunctionTool
-from daemon.settings import Settings, TurnDetectionSettings
+from daemon.settings import McpSettings, Settings, TurnDetectionSettings
+from daemon.wire_tools import check_forced, own_functions, tool_choice
 from daemon.wire_truncation import shown_truncation, truncation_of
-from pipeline.messages import ToolChoice as EngineToolChoice
 from pipeline.session_config import SessionConfig, Transcription, TurnDetection
 
 DEFAULT_VOICE = "default"
@@ -80,7 +81,9 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireSession:
-    """Everything of a session object that can differ from one session to the next."""
+    """Everything of a session object that can differ from one session to the next, and `remote`:
+    what the MCP servers among its tools have told to offer, under the names that the model sees.
+    """
 
     id: str
     type: SessionType
@@ -92,7 +95,9 @@ class WireSession:
     engine_voice: str | None
     output: Literal["audio", "text"]
     max_output_tokens: int | None
-    tools: tuple[FunctionTool, ...]
+    tools: tuple[FunctionTool | McpTool, ...]
+    remote: tuple[FunctionTool, ...] = ()
+    mcp: McpSettings
     tool_choice: str | ForcedTool
     tracing: Any
     truncation: str | RetentionRatio
@@ -130,6 +135,7 @@ class WireSession:
             output="audio",
             max_output_tokens=None,
             tools=(),
+            mcp=settings.mcp,
             tool_choice="auto",
             tracing=None,
             truncation="auto",
@@ -177,9 +183,17 @@ class WireSession:
     def _tool_changes(self, patch: SessionPatch) -> dict[str, Any]:
         tools = self.tools if patch.tools is None else tuple(patch.tools)
         choice = self.tool_choice if patch.tool_choice is None else patch.tool_choice
+        for index, tool in enumerate(tools if patch.tools is not None else ()):
+            if isinstance(tool, McpTool):
+                check_reachable(tool, self.mcp.hosts, param=f"session.tools[{index}]")
         if isinstance(choice, ForcedTool) and patch.tool_choice is not None:
-            check_forced(choice, tools, param="session.tool_choice")
+            check_forced(choice, (*own_functions(tools), *self.remote), param="session.tool_choice")
         return {"tools": tools, "tool_choice": choice}
+
+    @property
+    def functions(self) -> tuple[FunctionTool, ...]:
+        """All that the model may call."""
+        return (*own_functions(self.tools), *self.remote)
 
     def _input_changes(self, patch: InputPatch | None, moment: Moment) -> dict[str, Any]:
         changes: dict[str, Any] = {}
@@ -296,7 +310,7 @@ class WireSession:
             turn_detection=self._detection(),
             transcription=_transcription(self.transcription),
             is_transcription=self.type == "transcription",
-            tools=tuple(tool.for_template() for tool in self.tools),
+            tools=tuple(tool.for_template() for tool in self.functions),
             **tool_choice(self.tool_choice),
         )
 
@@ -311,31 +325,6 @@ class WireSession:
             interrupt_response=False,
             speculates=False,
         )
-
-
-class ToolChoiceTerms(TypedDict):
-    """A tool choice as the pipeline wants it."""
-
-    tool_choice: EngineToolChoice
-    forced_tool: str | None
-
-
-def tool_choice(choice: str | ForcedTool) -> ToolChoiceTerms:
-    """A tool choice of the wire as the pipeline wants it."""
-    if isinstance(choice, ForcedTool):
-        return {"tool_choice": "required", "forced_tool": choice.name}
-    assert choice in ("auto", "none", "required"), choice
-    return {"tool_choice": cast(EngineToolChoice, choice), "forced_tool": None}
-
-
-def check_forced(choice: ForcedTool, tools: Sequence[FunctionTool], *, param: str) -> None:
-    """Whether the function that must be called exists.
-
-    Raises:
-        ProtocolError: it does not.
-    """
-    if choice.name not in {tool.name for tool in tools}:
-        raise ProtocolError(f"There is no tool '{choice.name[:80]}'.", param=param)
 
 
 def _transcription(view: TranscriptionView | None) -> Transcription | None:

@@ -23,6 +23,7 @@ from pipeline.items import (
     Content,
     ImageContent,
     Item,
+    NoteContent,
     OutputContent,
     SpeechContent,
     TextContent,
@@ -260,6 +261,8 @@ def _to_part(content: Content) -> Part | None:
             return ToolCallPart(name=content.name, arguments=content.arguments)
         case OutputContent():
             return ToolResultPart(output=content.output)
+        case NoteContent():
+            return None
         case _:
             assert_never(content)
 
@@ -271,7 +274,7 @@ def _media_bytes(entry: Entry) -> int:
 
 def _content_bytes(content: Content) -> int:
     match content:
-        case TextContent() | CallContent() | OutputContent():
+        case TextContent() | CallContent() | OutputContent() | NoteContent():
             return 0
         case ImageContent():
             return content.rgb.nbytes + len(content.data_uri)
@@ -297,7 +300,7 @@ def _drop_media(entry: Entry) -> None:
 
 def _without_media(content: Content) -> Content:
     match content:
-        case TextContent() | CallContent() | OutputContent():
+        case TextContent() | CallContent() | OutputContent() | NoteContent():
             return content
         case ImageContent():
             return TextContent(text=LOST_IMAGE)

@@ -8,7 +8,7 @@ affair.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.messages import Frame, Pcm, Pcm16, Rgb, Role
 
@@ -58,23 +58,44 @@ class VoiceContent:
 @dataclass(slots=True, kw_only=True)
 class CallContent:
     """A call of a tool, alone in an item of the assistant; `arguments` is the text of a JSON object
-    (so far).
+    (so far). `shown`: what the adapter shows in its place, where the call is not the client's.
     """
 
     name: str
     call_id: str
     arguments: str = ""
+    shown: dict[str, Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class OutputContent:
-    """What a tool answered to a call, alone in an item of the user."""
+    """What a tool answered to a call, alone in an item of the user. `is_hidden`: the adapter shows
+    it as a part of the call.
+    """
 
     call_id: str
     output: str
+    is_hidden: bool = False
 
 
-Content = TextContent | ImageContent | SpeechContent | VoiceContent | CallContent | OutputContent
+@dataclass(slots=True, kw_only=True)
+class NoteContent:
+    """Something that clients see in the conversation and the model does not, alone in an item;
+    `shown` is its form for the adapter.
+    """
+
+    shown: dict[str, Any]
+
+
+Content = (
+    TextContent
+    | ImageContent
+    | SpeechContent
+    | VoiceContent
+    | CallContent
+    | OutputContent
+    | NoteContent
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +112,12 @@ class Item:
         """Its call of a tool, where it is one."""
         content = self.content[0] if self.content else None
         return content if isinstance(content, CallContent) else None
+
+    @property
+    def note(self) -> NoteContent | None:
+        """What only clients see, where it is such a thing."""
+        content = self.content[0] if self.content else None
+        return content if isinstance(content, NoteContent) else None
 
     @property
     def output(self) -> OutputContent | None:

@@ -14,6 +14,7 @@ from pipeline.items import (
     CallContent,
     Content,
     ImageContent,
+    NoteContent,
     OutputContent,
     SpeechContent,
     TextContent,
@@ -89,6 +90,8 @@ def _content_tokens(content: Content) -> float:
             return len(content.arguments) / CHARS_PER_TOKEN
         case OutputContent():
             return len(content.output) / CHARS_PER_TOKEN
+        case NoteContent():
+            return 0.0
         case TextContent():
             return len(content.text) / CHARS_PER_TOKEN
         case VoiceContent():

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 B64 = base64.b64encode
+MCP = {"type": "mcp", "server_label": "x", "server_url": "http://elsewhere.example/mcp"}
 FUNCTION = {"type": "function", "name": "f"}
 UPDATE: dict[str, Any] = {"type": "session.update", "event_id": "e1"}
 
@@ -72,7 +73,18 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (event("session.update"), "missing_required_parameter", "session"),
     (event("session.update", session={}), "missing_required_parameter", "session.type"),
     (update(voice="ash"), "unknown_parameter", "session.voice"),
-    (update(tools=[{"type": "mcp", "server_label": "x"}]), "invalid_value", "session.tools"),
+    (update(tools=[MCP]), "url_not_allowed", "session.tools[0].server_url"),
+    (
+        update(tools=[{**MCP, "server_label": "a b"}]),
+        "invalid_value",
+        "session.tools[0].server_label",
+    ),
+    (
+        update(tools=[{**MCP, "headers": {"x": "a\r\nb"}}]),
+        "invalid_value",
+        "session.tools[0].headers.x",
+    ),
+    (event("response.create", response={"tools": [MCP]}), "invalid_value", "response.tools"),
     (update(tools=[{"type": "function", "name": "a b"}]), "invalid_value", "session.tools[0].name"),
     (update(tools=[{"type": "function"}]), "missing_required_parameter", "session.tools[0].name"),
     (update(tools=[FUNCTION, FUNCTION]), "invalid_value", "session.tools"),
@@ -135,6 +147,19 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "session.audio.input.turn_detection.threshold",
     ),
     (item(type="mcp_call", server_label="s"), "invalid_value", "item.type"),
+    (
+        event(
+            "conversation.item.create",
+            item={"type": "mcp_approval_response", "approval_request_id": "x", "approve": True},
+        ),
+        "invalid_value",
+        "item.approval_request_id",
+    ),
+    (
+        event("conversation.item.create", item={"type": "mcp_approval_response", "approve": True}),
+        "missing_required_parameter",
+        "item.approval_request_id",
+    ),
     (
         event("conversation.item.create", item={"type": "function_call_output", "call_id": "c"}),
         "missing_required_parameter",
