@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from daemon_rig import free_socket
 from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -47,7 +48,7 @@ def _server(rig: RemoteRig) -> MCPServer:
 
     @server.tool(description="Fails")
     def broken() -> str:
-        raise ValueError("out of order")
+        raise ToolError("out of order")
 
     @server.tool(description="Answers too late")
     async def slow() -> str:
