@@ -195,6 +195,8 @@ class RemoteTools:
         found = self._rounds.get(writer.response_id)
         if found is not None:
             found.goes_on = goes_on and not writer.has_client_calls
+            if not goes_on and writer.is_held:  # an end that was asked for comes at once
+                writer.release([call.item for call in found.calls])
             self._jobs.put_nowait(self._settle(found))
         elif goes_on:
             self._num_rounds = 0

@@ -11,6 +11,8 @@ from fake_engine import Script
 from mcp_rig import RemoteRig, remote
 from test_sdk_conversation import client, collect, kinds, of
 
+from daemon import remote_tools
+
 ROME = '{"place": "Rome"}'
 HOSTS = {"mcp__hosts": ("127.0.0.1",)}
 
@@ -373,3 +375,39 @@ async def test_an_answer_beyond_the_bound_of_bytes_fails() -> None:
         assert "output" not in item
         assert item["error"]["type"] in ("tool_execution_error", "protocol_error")
         await collect(connection)
+
+
+async def test_a_model_that_only_calls_tools_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_tools, "MAX_ROUNDS", 2)
+    async with (
+        remote() as town,
+        serving(**HOSTS) as rig,
+        client(rig).realtime.connect(model="m") as connection,
+    ):
+        await begin(connection, town.tool())
+        rig.engine.script = calls(("weather", ROME))
+        await connection.response.create()
+        events = await collect(connection, "error")
+        assert of(events, "error")[0]["error"]["code"] == "too_many_tool_calls"
+        assert len(of(events, "response.done")) == 3
+        assert town.called == ["Rome"] * 3
+
+
+async def test_a_response_that_is_cancelled_ends_before_its_tools_answer() -> None:
+    script = Script(words=(), num_frames=0, calls=(("slow", "{}"), ("weather", ROME)), holds_at=4)
+    async with (
+        remote() as town,
+        serving(**HOSTS) as rig,
+        client(rig).realtime.connect(model="m") as connection,
+    ):
+        await begin(connection, town.tool())
+        rig.engine.script = script
+        await connection.response.create()
+        await collect(connection, "response.mcp_call.in_progress")
+        await town.is_slow.wait()
+        await connection.response.cancel()
+        events = await collect(connection)
+        assert "response.mcp_call.failed" not in kinds(events)
+        done = of(events, "response.done")[0]["response"]
+        assert done["status"] == "cancelled"
+        assert town.called == ["slow"]
