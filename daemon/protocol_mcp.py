@@ -14,6 +14,8 @@ from daemon.protocol_base import ClientModel, ProtocolError, ServerEvent
 ToolNames = Annotated[list[str], Field(max_length=256)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,8192}$")]
+# Neither a user nor a backslash before the path: parsers differ about whose host that leaves.
+SERVER_URL = r"^https?://[A-Za-z0-9.:\[\]_-]+([/?#][\x21-\x5b\x5d-\x7e]*)?$"
 
 
 class McpFilter(ClientModel):
@@ -43,7 +45,7 @@ class McpTool(ClientModel):
 
     type: Literal["mcp"]
     server_label: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    server_url: str = Field(max_length=2048, pattern=r"^https?://[\x21-\x7e]+$")
+    server_url: str = Field(max_length=2048, pattern=SERVER_URL)
     server_description: str | None = None
     authorization: HeaderValue | None = Field(default=None, repr=False)
     headers: dict[HeaderName, HeaderValue] | None = Field(default=None, max_length=32, repr=False)

@@ -84,6 +84,21 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "invalid_value",
         "session.tools[0].headers.x",
     ),
+    (
+        update(tools=[{**MCP, "server_url": "http://127.0.0.1:1\\@elsewhere.example/"}]),
+        "invalid_value",
+        "session.tools[0].server_url",
+    ),
+    (
+        update(tools=[{**MCP, "server_url": "http://user:secret@elsewhere.example/"}]),
+        "invalid_value",
+        "session.tools[0].server_url",
+    ),
+    (
+        update(tool_choice={"type": "mcp", "server_label": "x"}),
+        "invalid_value",
+        "session.tool_choice",
+    ),
     (event("response.create", response={"tools": [MCP]}), "invalid_value", "response.tools"),
     (update(tools=[{"type": "function", "name": "a b"}]), "invalid_value", "session.tools[0].name"),
     (update(tools=[{"type": "function"}]), "missing_required_parameter", "session.tools[0].name"),

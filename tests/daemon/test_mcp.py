@@ -11,7 +11,8 @@ from fake_engine import Script
 from mcp_rig import RemoteRig, remote
 from test_sdk_conversation import client, collect, kinds, of
 
-from daemon import remote_tools
+from daemon import protocol_mcp, remote_tools
+from daemon.protocol import ProtocolError
 
 ROME = '{"place": "Rome"}'
 HOSTS = {"mcp__hosts": ("127.0.0.1",)}
@@ -411,3 +412,10 @@ async def test_a_response_that_is_cancelled_ends_before_its_tools_answer() -> No
         done = of(events, "response.done")[0]["response"]
         assert done["status"] == "cancelled"
         assert town.called == ["slow"]
+
+
+def test_without_the_sdk_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol_mcp.importlib.util, "find_spec", lambda _: None)
+    tool = protocol_mcp.McpTool(type="mcp", server_label="x", server_url="https://a.example/mcp")
+    with pytest.raises(ProtocolError, match=r"omnid\[mcp\]"):
+        protocol_mcp.check_reachable(tool, ["A.example"], param="session.tools[0]")
