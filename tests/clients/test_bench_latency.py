@@ -52,8 +52,9 @@ def test_measures_turns(
     report = last_json(capsys)
     summary = report["summary"]
     assert (summary["turns_ok"], summary["turns_failed"]) == (2, 0)
-    # 200 ms of silence and 200 ms of thinking at least; what the machine adds is no matter here
-    assert summary["first_audio_ms"]["p50"] > 380
+    # 200 ms of silence and 200 ms of thinking, less what fades at both ends; what the machine adds
+    # is no matter here
+    assert summary["first_audio_ms"]["p50"] > 350
     assert tuple(summary["stages_ms"]) == STAGES
     assert summary["stages_ms"]["first_codec"] == 15.0
     assert isinstance(summary["underruns_per_min"], float)  # the rules are test_bench_measure's
