@@ -99,11 +99,6 @@ class EngineClient:
         return self._link.info if self._link and not self._link.lost.done() else None
 
     @property
-    def num_contexts(self) -> int:
-        """Contexts that are alive."""
-        return len(self._contexts)
-
-    @property
     def num_responses(self) -> int:
         """Responses that have not ended."""
         return len(self._responses)

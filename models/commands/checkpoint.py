@@ -1,5 +1,5 @@
 """`omnid checkpoint`: `verify` asks one whether it works; `tiny` makes a small random one; `train`,
-`export` and `exam` are the recipe of the embedded model.
+`measure`, `export` and `exam` are the recipe of the embedded model.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from models.devices import format_bytes
 from models.hub import resolve_checkpoint
 from models.recipe.exam import write_exam
 from models.recipe.export import export
+from models.recipe.measures import MEASURES, measure
 from models.recipe.stages import STAGES, run_stages
 from models.tiny import write_tiny_checkpoint
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="checkpoint_command", required=True, metavar="COMMAND")
     _add_tiny(commands)
     _add_train(commands)
+    _add_measure(commands)
     _add_export(commands)
     _add_exam(commands)
     _add_verify(commands)
@@ -62,6 +64,19 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     train.add_argument("--resume", action="store_true", help="go on with what is in DIR")
     train.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
+
+
+def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    measure_command = commands.add_parser(
+        "measure",
+        help="say how far a stage of the recipe is",
+        description="Figures of one stage of a work folder on held-out sentences.",
+    )
+    measure_command.add_argument("work", type=Path, metavar="WORK", help="the folder of `train`")
+    measure_command.add_argument("--stage", choices=list(MEASURES), required=True)
+    measure_command.add_argument(
+        "--number", type=int, default=60, metavar="N", help="sentences of each kind (default: 60)"
+    )
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -123,6 +138,12 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _measure(args: argparse.Namespace) -> int:
+    for line in measure(args.work, args.stage, args.number):
+        print(line, flush=True)
+    return 0
+
+
 def _exam(args: argparse.Namespace) -> int:
     number = write_exam(args.folder, seed=args.seed, num_sixties=args.sixties)
     print(f"{args.folder}: {number} conversations, seed {args.seed}.")
@@ -136,6 +157,7 @@ def _verify(args: argparse.Namespace) -> int:
 _RUNS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "tiny": _tiny,
     "train": _train,
+    "measure": _measure,
     "export": _export,
     "exam": _exam,
     "verify": _verify,

@@ -98,7 +98,7 @@ def exam_room(
     conditions = acoustics.CLEAN if snr_db is None else acoustics.in_noise(snr_db)
     return Classroom(
         split="held_out",
-        voice=_unseen_voice if has_unseen_voices else voices.random_voice,
+        voice=unseen_voice if has_unseen_voices else voices.random_voice,
         conditions=conditions,
         folder=folder,
     )
@@ -216,5 +216,6 @@ def _silence(seconds: float) -> Pcm:
     return np.zeros(round(seconds * voices.SAMPLE_RATE_HZ), np.float32)
 
 
-def _unseen_voice(chance: random.Random) -> Voice:
+def unseen_voice(chance: random.Random) -> Voice:
+    """A voice that training never has."""
     return chance.choice(voices.UNSEEN)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
 from models.recipe.learner import Learner, new_learner, work_vocabulary
-from models.recipe.lessons import Classroom, lesson, training_room
+from models.recipe.lessons import lesson, training_room
 from models.recipe.prefetch import Prefetched
 from models.recipe.run import Run, keep_on, load_average
 from models.recipe.sheets import Sheet, lay_out
@@ -20,7 +19,6 @@ from models.recipe.thinker import (
     decoder_of,
     imagine,
     perceive,
-    study,
     take_step,
 )
 
@@ -110,29 +108,16 @@ def trained_learner(work: Path) -> Learner:
     return learner
 
 
-@torch.no_grad()
-def score_text(learner: Learner, room: Classroom, *, num_lessons: int) -> tuple[int, int]:
-    """Replies that would be given exactly, greedily, of how many; imagined where `room` is."""
-    right = total = 0
-    for seed in range(num_lessons):
-        sheet = lay_out(learner, lesson(room, seed, 0))
-        chance = random.Random(seed)
-        encode = imagine if room.folder is None else perceive
-        outcome = study(learner, [sheet], encode(learner, chance)([sheet]))
-        right, total = right + outcome.num_right, total + outcome.num_replies
-    return right, total
-
-
 def _keep_on(
     run: Run,
     learner: Learner,
-    make: object,
+    make: Callable[[int], list[Sheet]],
     path: Path,
     minutes: float,
     *,
     is_imagined: bool,
 ) -> None:
-    batches: Prefetched[list[Sheet]] = Prefetched(make, run.step)  # type: ignore[arg-type]
+    batches: Prefetched[list[Sheet]] = Prefetched(make, run.step)
 
     def step() -> dict[str, float]:
         chance = random.Random(f"rows {run.seed} {run.step}")

@@ -71,11 +71,6 @@ class SpeechStep:
         self._first = Buckets(lambda batch: self._build_speak(batch, is_first=True), sizes)
         self._next = Buckets(lambda batch: self._build_speak(batch, is_first=False), sizes)
 
-    @property
-    def max_rows(self) -> int:
-        """Replies that one call can take."""
-        return self._advance.largest
-
     def first(self, slots: Sequence[int]) -> Frames:
         """The first frames of replies just begun."""
         return self._first.of(len(slots))(slots)

@@ -8,8 +8,6 @@ import numpy as np
 
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 
-DIGITAL_SILENCE_DB = -90.0
-
 
 def at_level(pcm: Pcm, level_db: float) -> Pcm:
     """Scaled so that the root mean square of its loud part (20 ms frames within 25 dB of the
