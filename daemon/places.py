@@ -43,7 +43,11 @@ class Readiness(Protocol):
 
 
 class Places:
-    """`max_taken`: of all; `max_per_key`: of each owner, 0 is no limit."""
+    """`max_taken`: of all; `max_per_key`: of each owner, 0 is no limit.
+
+    `make_room` is asked before somebody is refused: it may end a session that nobody uses and
+    release its place, of an owner or (None) of anybody.
+    """
 
     def __init__(
         self, engine: Readiness, metrics: Metrics, *, max_taken: int, max_per_key: int
@@ -56,6 +60,7 @@ class Places:
         self._are_free = asyncio.Event()
         self._are_free.set()
         self.are_closed = False
+        self.make_room: Callable[[str | None], None] = _make_none
 
     def close(self) -> None:
         """From now on nobody gets one."""
@@ -87,11 +92,15 @@ class Places:
             Refusal: 503: as `check`, or all places are taken; 429: the owner has his share.
         """
         self.check()
-        if self._num_of.total() >= self._max_taken:
+        if self._is_full:
+            self.make_room(None)
+        if self._is_full:
             self._metrics.refused.labels("full").inc()
             message = f"All {self._max_taken} places for sessions are taken."
             raise Refusal(503, message, "too_many_sessions", retry_after_s=RETRY_AFTER_S)
-        if self._max_per_key and self._num_of[owner] >= self._max_per_key:
+        if self._has_share(owner):
+            self.make_room(owner)
+        if self._has_share(owner):
             self._metrics.refused.labels("key").inc()
             message = f"At most {self._max_per_key} sessions of one API key at once."
             raise Refusal(429, message, "too_many_sessions", retry_after_s=RETRY_AFTER_S)
@@ -109,3 +118,14 @@ class Places:
                 self._are_free.set()
 
         return Place(release)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._num_of.total() >= self._max_taken
+
+    def _has_share(self, owner: str) -> bool:
+        return bool(self._max_per_key) and self._num_of[owner] >= self._max_per_key
+
+
+def _make_none(owner: str | None) -> None:
+    """Nothing can be ended."""

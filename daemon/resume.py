@@ -91,6 +91,12 @@ class KeptSession:
             self._left_s = asyncio.get_running_loop().time()
             self._changed.set()
 
+    @property
+    def waits_since_s(self) -> float | None:
+        """Since when, on the loop's clock, nobody is attached; None: somebody is, or it ends."""
+        is_waiting = self._put is None and not self._goodbye.done()
+        return self._left_s if is_waiting else None
+
     def take_outage_s(self) -> float:
         """How long nobody listened before the socket that is attached now."""
         left_s, self._left_s = self._left_s, None
@@ -117,11 +123,16 @@ class KeptSession:
 
 
 class KeptSessions:
-    """All sessions of a server that can be resumed."""
+    """All sessions of a server that can be resumed.
+
+    One whose client is away gives way where a newcomer would have to be refused.
+    """
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._kept: dict[str, tuple[KeptSession, RealtimeSession]] = {}
+        self._places: dict[str, Place] = {}
+        sessions.places.make_room = self._make_room
 
     def new(self, owner: str) -> KeptSession:
         """For a session that is about to be opened, of a key's owner."""
@@ -130,6 +141,7 @@ class KeptSessions:
     def start(self, kept: KeptSession, session: RealtimeSession, place: Place) -> None:
         """Run a session apart from its sockets; its place is freed at its end."""
         self._kept[kept.token] = (kept, session)
+        self._places[kept.token] = place
         self._sessions.spawn(self._run(kept, session, place), f"kept {session.session.id}")
 
     def find(self, token: str, owner: str) -> tuple[KeptSession, RealtimeSession]:
@@ -143,6 +155,18 @@ class KeptSessions:
             raise Refusal(404, "No session found for the token.", "resume_token_not_found")
         return found
 
+    def _make_room(self, owner: str | None) -> None:
+        """End the session that has waited longest for its client, of an owner or of anybody."""
+        waiting = [
+            (since_s, kept)
+            for kept, _ in self._kept.values()
+            if (since_s := kept.waits_since_s) is not None and owner in (None, kept.owner)
+        ]
+        if waiting:
+            _, kept = min(waiting, key=lambda entry: entry[0])
+            kept.end(SessionEnded(NORMAL, "Its place was needed."))
+            self._places[kept.token].release()
+
     async def _run(self, kept: KeptSession, session: RealtimeSession, place: Place) -> None:
         grace_s = self._sessions.settings.websocket.resume_grace_s
         try:
@@ -153,7 +177,7 @@ class KeptSessions:
             ended = await self._sessions.run(session, parts)
             kept.is_over.set_result(ended)
         finally:
-            del self._kept[kept.token]
+            del self._kept[kept.token], self._places[kept.token]
             kept.is_over.cancel()
             place.release()
 

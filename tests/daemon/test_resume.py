@@ -98,6 +98,33 @@ async def test_who_does_not_come_back_is_given_up() -> None:
             assert (await next_event(socket))["type"] == "session.created", "the place is free"
 
 
+async def test_who_is_away_gives_way_to_a_newcomer() -> None:
+    async with serving(websocket__resume_grace_s=60.0, session__max_sessions=2) as rig:
+        tokens = []
+        for _ in range(2):
+            async with websockets.connect(rig.ws + "&x-ext=1") as socket:
+                tokens.append((await next_event(socket))["x_resume_token"])
+                socket.transport.abort()
+            kept = rig.app.state.sessions._live
+            await until(lambda kept=kept: all(_is_away(live) for live in kept.values()))
+        async with websockets.connect(rig.ws) as newcomer:
+            assert (await next_event(newcomer))["type"] == "session.created"
+            await until(lambda: rig.num_live == 2)
+            with pytest.raises(InvalidStatus):  # the one that had waited longest has ended
+                async with resume(rig, tokens[0]):
+                    pass
+            async with resume(rig, tokens[1]) as back:
+                assert (await next_event(back))["type"] == "session.created"
+                with pytest.raises(InvalidStatus) as refused:  # nobody is away any more
+                    async with websockets.connect(rig.ws):
+                        pass
+                assert refused.value.response.status_code == 503
+
+
+def _is_away(live: Any) -> bool:
+    return live.session._listeners[0].__self__._put is None
+
+
 async def test_a_goodbye_ends_the_session_at_once() -> None:
     async with serving() as rig:
         async with websockets.connect(rig.ws + "&x-ext=1") as socket:
