@@ -26,9 +26,10 @@ def check_seen(seen: dict[str, Any]) -> None:
     assert seen["heard_s"] == pytest.approx(TWO_REPLIES_S, abs=0.02)
 
 
-async def test_openai_without_asyncio() -> None:
+@pytest.mark.parametrize("script", ["openai_sync", "openai_async"])
+async def test_openai(script: str) -> None:
     async with playing() as rig:
-        seen = await run_client([sys.executable, HERE / "scripts" / "openai_sync.py", rig.ws])
+        seen = await run_client([sys.executable, HERE / "scripts" / f"{script}.py", rig.ws])
         seen["asked"] = [json.loads(each)["city"] for each in seen["asked"]]
         check_seen(seen)
         check_played(rig)
