@@ -131,10 +131,12 @@ class TranscriptionPatch(ClientModel):
 
 
 class NoiseReductionPatch(ClientModel):
-    """Taken, and shown as off: the model hears the sound as it is."""
+    """Steady noise is taken out of the input. What it does not name stays as it is, or becomes
+    `near_field` and 1 where there was none.
+    """
 
     type: Literal["near_field", "far_field"] | None = None
-    strength: float | None = Field(default=None, ge=0)
+    strength: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class InputPatch(ClientModel):
@@ -245,6 +247,13 @@ class TranscriptionView(ServerModel):
     prompt: str | None = None
 
 
+class NoiseReductionView(ServerModel):
+    """Noise reduction in effect."""
+
+    type: Literal["near_field", "far_field"]
+    strength: float
+
+
 class SemanticDetectionView(ServerModel):
     """The same by meaning."""
 
@@ -259,7 +268,7 @@ class InputView(ServerModel):
 
     format: AudioFormatView
     transcription: TranscriptionView | None
-    noise_reduction: None
+    noise_reduction: NoiseReductionView | None
     turn_detection: TurnDetectionView | SemanticDetectionView | None
 
 

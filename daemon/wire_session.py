@@ -19,14 +19,12 @@ from daemon.protocol import (
     ServerVad,
     SessionPatch,
     SessionView,
-    TurnDetectionView,
 )
 from daemon.protocol_mcp import McpTool, check_reachable
 from daemon.protocol_session import (
     InputPatch,
     OutputPatch,
     RetentionRatio,
-    SemanticDetectionView,
     SemanticVad,
     SessionType,
     TranscriptionAudioView,
@@ -34,10 +32,18 @@ from daemon.protocol_session import (
     TranscriptionView,
 )
 from daemon.protocol_tools import ForcedTool, FunctionTool
-from daemon.settings import McpSettings, Settings, TurnDetectionSettings
+from daemon.settings import McpSettings, Settings
+from daemon.wire_listening import (
+    detection_of_patch,
+    detection_of_settings,
+    reduction_of_patch,
+    shown_detection,
+    shown_reduction,
+    transcription_of,
+)
 from daemon.wire_tools import check_forced, own_functions, tool_choice
 from daemon.wire_truncation import shown_truncation, truncation_of
-from pipeline.session_config import SessionConfig, Transcription, TurnDetection
+from pipeline.session_config import NoiseReduction, SessionConfig, TurnDetection
 
 DEFAULT_VOICE = "default"
 
@@ -103,6 +109,7 @@ class WireSession:
     truncation: str | RetentionRatio
     turn_detection: TurnDetection | None
     eagerness: str | None
+    noise_reduction: NoiseReduction | None
     transcription: TranscriptionView | None
     input_format: AudioFormatView
     output_format: AudioFormatView
@@ -122,7 +129,7 @@ class WireSession:
         x_ext: tuple[str, ...],
     ) -> WireSession:
         """A session as the settings want it."""
-        turn_detection = _from_settings(settings.turn_detection)
+        turn_detection = detection_of_settings(settings.turn_detection)
         return cls(
             id=session_id,
             type=session_type,
@@ -141,6 +148,7 @@ class WireSession:
             truncation="auto",
             turn_detection=turn_detection,
             eagerness=turn_detection.eagerness,
+            noise_reduction=None,
             transcription=TranscriptionView(model=model)
             if session_type == "transcription"
             else None,
@@ -211,12 +219,18 @@ class WireSession:
             changes["eagerness"] = None
             if isinstance(wanted, SemanticVad):
                 changes["eagerness"] = wanted.eagerness or "auto"
-            changes["turn_detection"] = wanted and _from_patch(wanted, self.default_turn_detection)
+            changes["turn_detection"] = wanted and detection_of_patch(
+                wanted, self.default_turn_detection
+            )
         if "transcription" in patch.model_fields_set:
             changes["transcription"] = patch.transcription and TranscriptionView(
                 model=patch.transcription.model or self.model,
                 language=patch.transcription.language,
                 prompt=patch.transcription.prompt,
+            )
+        if "noise_reduction" in patch.model_fields_set:
+            changes["noise_reduction"] = reduction_of_patch(
+                patch.noise_reduction, self.noise_reduction
             )
         return changes
 
@@ -265,8 +279,8 @@ class WireSession:
         heard = InputView(
             format=self.input_format,
             transcription=self.transcription,
-            noise_reduction=None,
-            turn_detection=_view_of_detection(self.turn_detection, self.eagerness),
+            noise_reduction=shown_reduction(self.noise_reduction),
+            turn_detection=shown_detection(self.turn_detection, self.eagerness),
         )
         if self.type == "transcription":
             return TranscriptionSessionView(
@@ -308,7 +322,8 @@ class WireSession:
             truncation=truncation_of(self.truncation),
             max_output_tokens=self.max_output_tokens,
             turn_detection=self._detection(),
-            transcription=_transcription(self.transcription),
+            noise_reduction=self.noise_reduction,
+            transcription=transcription_of(self.transcription),
             is_transcription=self.type == "transcription",
             tools=tuple(tool.for_template() for tool in self.functions),
             **tool_choice(self.tool_choice),
@@ -327,56 +342,5 @@ class WireSession:
         )
 
 
-def _transcription(view: TranscriptionView | None) -> Transcription | None:
-    if view is None:
-        return None
-    return Transcription(language=view.language, prompt=view.prompt)
-
-
-def _view_of_detection(
-    detection: TurnDetection | None, eagerness: str | None
-) -> TurnDetectionView | SemanticDetectionView | None:
-    if detection is None:
-        return None
-    if eagerness is not None:
-        return SemanticDetectionView(
-            eagerness=eagerness,
-            create_response=detection.create_response,
-            interrupt_response=detection.interrupt_response,
-        )
-    return TurnDetectionView(
-        threshold=detection.threshold,
-        prefix_padding_ms=detection.prefix_padding_ms,
-        silence_duration_ms=detection.silence_duration_ms,
-        idle_timeout_ms=detection.idle_timeout_ms,
-        create_response=detection.create_response,
-        interrupt_response=detection.interrupt_response,
-    )
-
-
 def _tokens(value: int | str | None) -> int | None:
     return value if isinstance(value, int) else None
-
-
-def _from_settings(settings: TurnDetectionSettings) -> TurnDetection:
-    return TurnDetection(
-        threshold=settings.threshold,
-        prefix_padding_ms=settings.prefix_padding_ms,
-        silence_duration_ms=settings.silence_duration_ms,
-        idle_timeout_ms=settings.idle_timeout_ms or None,
-        create_response=settings.create_response,
-        interrupt_response=settings.interrupt_response,
-        eagerness=None if settings.eagerness == "off" else settings.eagerness,
-        tentative_ms=settings.tentative_silence_ms,
-        speculates=settings.speculate,
-        judges_interruptions=settings.judge_interruptions,
-    )
-
-
-def _from_patch(patch: ServerVad | SemanticVad, default: TurnDetection) -> TurnDetection:
-    """Turn detection is replaced as a unit: what is not named takes the server's default."""
-    named = patch.model_dump(exclude={"type", "eagerness"}, exclude_none=True)
-    named["eagerness"] = None
-    if isinstance(patch, SemanticVad):
-        named |= {"eagerness": patch.eagerness or "auto", "idle_timeout_ms": None}
-    return replace(default, **named)

@@ -1,6 +1,6 @@
 """One session, wired: read this first.
 
-    append_audio ─► UserTurns (resample, VAD, turn machine) ─► ConversationLog ─► engine context
+    append_audio ─► UserTurns (resample, noise, VAD, turns) ─► ConversationLog ─► engine context
     append_frame ─► CameraSlot ─────────────────────────────┘   (history)           │ respond
     emit ◄── Replies (one being made, one being played) ◄───────────────────────────┘
                 └─► Playout, or the owner plays by itself
@@ -105,7 +105,7 @@ class Conversation:
         self._transcripts = Transcripts(engine, emit=emit, spawn=self._spawn)
         self._turns = UserTurns(
             self._log,
-            settings=config.turn_detection,
+            config=config,
             vad=vad,
             clock=clock,
             camera=self.camera,
@@ -193,7 +193,7 @@ class Conversation:
         """Take a new configuration; turn detection at once, the rest from the next response on."""
         self._config = config
         self._log.configure(config)
-        self._turns.configure(config.turn_detection)
+        self._turns.configure(config)
         self._note_state()
 
     # ------------------------------------------------------------------ input

@@ -1,10 +1,10 @@
 """Microphone samples on their way in.
 
-One rate, whole windows, and the last moments before now kept.
+One rate, less noise if that is wanted, whole windows, and the last moments before now kept.
 
 Counts two things: the input clock (milliseconds of everything appended, exact at the sender's
 rate) and positions in samples at 16 kHz. Knows neither speech nor turns. Bound: holds one partial
-window and `max_kept_samples` of the past.
+window, what the noise suppressor holds back, and `max_kept_samples` of the past.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from fractions import Fraction
 import numpy as np
 
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
+from pipeline.noise import NoiseSuppressor, max_suppression_db
 from pipeline.resample import Resampler, check_rate
+from pipeline.session_config import NoiseReduction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class InputBuffer:
         self.max_kept_samples = max_kept_samples
         self._window_samples = window_samples
         self._resampler: Resampler | None = None
+        self._suppressor: NoiseSuppressor | None = None
         self._clock_s = Fraction(0)
         self._end_sample = 0
         self._partial: Pcm = np.zeros(0, np.float32)
@@ -69,6 +72,16 @@ class InputBuffer:
         check_rate(rate_hz)
         self._clock_s += Fraction(num_samples, rate_hz)
 
+    def reduce_noise(self, wanted: NoiseReduction | None) -> None:
+        """From now on; what an earlier wish holds back comes before."""
+        if wanted is None:
+            self._release()
+            self._suppressor = None
+        elif self._suppressor is None:
+            self._suppressor = NoiseSuppressor(max_suppression_db(wanted))
+        else:
+            self._suppressor.max_suppression_db = max_suppression_db(wanted)
+
     def push(self, pcm: Pcm, rate_hz: int) -> Iterator[Window]:
         """Take samples (already counted); the windows that they complete come out one by one.
 
@@ -76,13 +89,19 @@ class InputBuffer:
         rest is clipped.
         """
         ready = self._resample(np.clip(np.nan_to_num(pcm, posinf=1, neginf=-1), -1, 1), rate_hz)
+        if self._suppressor is not None:
+            ready = self._suppressor.push(ready)
         self._partial = np.concatenate([self._partial, ready])
         while len(self._partial) >= self._window_samples:
             window, self._partial = np.split(self._partial, [self._window_samples])
             yield self._emit(window)
 
     def take_rest(self) -> Window | None:
-        """What lies in the unfinished window, if anything; the next window begins behind it."""
+        """What lies in the unfinished window, if anything; the next window begins behind it.
+
+        With what the suppressor holds back that may be more than a window.
+        """
+        self._release()
         rest, self._partial = self._partial, np.zeros(0, np.float32)
         return self._emit(rest) if len(rest) else None
 
@@ -96,6 +115,11 @@ class InputBuffer:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     # ------------------------------------------------------------------ parts
+    def _release(self) -> None:
+        """Take what the noise suppressor holds back."""
+        if self._suppressor is not None:
+            self._partial = np.concatenate([self._partial, self._suppressor.flush()])
+
     def _resample(self, pcm: Pcm, rate_hz: int) -> Pcm:
         pcm = pcm.astype(np.float32, copy=False)
         if self._resampler is not None and self._resampler.in_hz == rate_hz:

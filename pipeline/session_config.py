@@ -34,6 +34,16 @@ class TurnDetection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseReduction:
+    """That steady noise is taken out of what the microphone hears, by where it stands: close to the
+    mouth, or in the room. `strength`: 1 is usual, more turns noise further down.
+    """
+
+    place: Literal["near_field", "far_field"]
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transcription:
     """That the user's speech is wanted as text, too; `language` and `prompt` help the model."""
 
@@ -73,6 +83,7 @@ class SessionConfig:
     tool_choice: ToolChoice = "auto"
     forced_tool: str | None = None
     turn_detection: TurnDetection | None = field(default_factory=TurnDetection)
+    noise_reduction: NoiseReduction | None = None
 
     def response_options(self) -> ResponseOptions:
         """How a reply is made that nobody asks to be made otherwise."""

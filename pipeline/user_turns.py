@@ -25,7 +25,7 @@ from pipeline.listening.judges import Judges, our_judges
 from pipeline.log import ConversationLog
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 from pipeline.reply import TurnEnd
-from pipeline.session_config import TurnDetection
+from pipeline.session_config import SessionConfig, TurnDetection
 from pipeline.speech import MAX_SPEECH_SAMPLES, OpenSpeech
 from pipeline.turns import (
     SAMPLES_PER_MS,
@@ -51,7 +51,7 @@ class UserTurns:
         self,
         log: ConversationLog,
         *,
-        settings: TurnDetection | None,
+        config: SessionConfig,
         vad: Vad,
         clock: Clock,
         camera: CameraSlot,
@@ -61,7 +61,7 @@ class UserTurns:
         judges: Judges | None = None,
     ) -> None:
         self._log = log
-        self._settings = settings
+        self._settings = settings = config.turn_detection
         self._vad = vad
         self._clock = clock
         self._camera = camera
@@ -71,6 +71,7 @@ class UserTurns:
         self._buffer = InputBuffer(
             window_samples=vad.window_samples, max_kept_samples=_num_kept(settings)
         )
+        self._buffer.reduce_noise(config.noise_reduction)
         self._floor_sample = 0
         self._floor_ms = 0.0
         self._judges = judges or our_judges()
@@ -95,13 +96,14 @@ class UserTurns:
         """Whether there is speech over a reply that may be no turn."""
         return self._barge_in is not None
 
-    def configure(self, settings: TurnDetection | None) -> None:
+    def configure(self, config: SessionConfig) -> None:
         """Take other settings, at any time.
 
         A turn that is open when detection is switched off stays as a buffer.
         """
         self._be_sure()
-        before, self._settings = self._settings, settings
+        self._buffer.reduce_noise(config.noise_reduction)
+        before, self._settings = self._settings, (settings := config.turn_detection)
         self._buffer.max_kept_samples = _num_kept(settings)
         if settings is not None:
             self._machine.configure(settings)

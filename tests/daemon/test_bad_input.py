@@ -285,7 +285,7 @@ async def test_what_stock_clients_send_is_taken() -> None:
         assert view["model"] == "fake-omni"
         assert view["audio"]["output"]["voice"] == "ash"
         assert view["audio"]["input"]["transcription"] == {"model": "gpt-4o-mini-transcribe"}
-        assert view["audio"]["input"]["noise_reduction"] is None
+        assert view["audio"]["input"]["noise_reduction"] == {"type": "near_field", "strength": 1.0}
         assert view["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
         assert view["audio"]["input"]["turn_detection"]["eagerness"] == "low"
         assert rig.engine.context.voice is None
@@ -419,3 +419,19 @@ async def test_extensions_only_for_those_who_ask() -> None:
         while (answer := await next_event(socket))["type"] != "error":
             pass
         assert answer["error"]["param"] == "image"
+
+
+async def test_noise_reduction_is_shown_as_it_is_in_effect() -> None:
+    async with serving() as rig, talking(rig) as socket:
+        for wanted, shown in (
+            ({"type": "far_field"}, {"type": "far_field", "strength": 1.0}),
+            ({"strength": 0.5}, {"type": "far_field", "strength": 0.5}),
+            ({"type": "near_field"}, {"type": "near_field", "strength": 0.5}),
+            (None, None),
+            ({}, {"type": "near_field", "strength": 1.0}),
+        ):
+            await socket.send(audio(input={"noise_reduction": wanted}))
+            updated = await next_event(socket)
+            assert updated["session"]["audio"]["input"]["noise_reduction"] == shown
+        await socket.send(audio(input={"noise_reduction": {"strength": -1}}))
+        assert (await next_event(socket))["error"]["param"].endswith("noise_reduction.strength")
