@@ -8,11 +8,11 @@ import asyncio
 from dataclasses import replace
 
 from daemon.protocol import AudioFormatView, ItemIn, ProtocolError, ResponseParams
-from daemon.protocol_tools import ForcedTool
+from daemon.protocol_tools import ForcedRemote, ForcedTool
 from daemon.settings import LimitSettings
 from daemon.wire_items import item_from_wire
 from daemon.wire_session import Voices, WireSession
-from daemon.wire_tools import check_forced, tool_choice
+from daemon.wire_tools import ToolSet
 from pipeline.conversation import Conversation
 from pipeline.items import Item
 from pipeline.messages import ResponseOptions
@@ -26,13 +26,19 @@ def max_tokens(asked: ResponseParams | None, session: WireSession) -> int | None
     return None if asked.max_output_tokens == "inf" else int(asked.max_output_tokens)
 
 
+def _choice(asked: ResponseParams, session: WireSession) -> str | ForcedTool | ForcedRemote:
+    return session.tool_choice if asked.tool_choice is None else asked.tool_choice
+
+
 def options_of(
     asked: ResponseParams,
     session: WireSession,
+    tools: ToolSet,
     *,
     default_output: str | None = None,
 ) -> ResponseOptions:
-    """The options of a response; `default_output`: its modality, where it names none.
+    """The options of a response with these tools; `default_output`: its modality, where it names
+    none.
 
     Raises:
         ProtocolError: it must call a tool that there is not.
@@ -40,15 +46,13 @@ def options_of(
     default = session.config().response_options()
     output = (asked.output_modalities or [default_output or session.output])[0]
     options = replace(default, audio=output == "audio", max_tokens=max_tokens(asked, session))
-    tools = session.functions if asked.tools is None else asked.tools
-    choice = session.tool_choice if asked.tool_choice is None else asked.tool_choice
-    if isinstance(choice, ForcedTool):
-        check_forced(choice, tools, param="response.tool_choice")
-    elif choice == "required" and not tools:
+    choice = _choice(asked, session)
+    tools.check(choice, param="response.tool_choice")
+    if choice == "required" and not tools.functions:
         raise ProtocolError(
             "A tool must be called, and there is none.", param="response.tool_choice"
         )
-    return replace(options, **tool_choice(choice if tools else "none"))
+    return replace(options, **tools.terms(choice)[1])
 
 
 def format_of(asked: ResponseParams | None, session: WireSession) -> AudioFormatView:
@@ -65,7 +69,9 @@ def voice_of(asked: ResponseParams | None) -> str | None:
     return output.voice if output is not None else None
 
 
-def config_of(asked: ResponseParams, session: WireSession, voices: Voices) -> SessionConfig | None:
+def config_of(
+    asked: ResponseParams, session: WireSession, voices: Voices, tools: ToolSet
+) -> SessionConfig | None:
     """Instructions, voice and tools of a response; None where they are the session's.
 
     Raises:
@@ -78,8 +84,7 @@ def config_of(asked: ResponseParams, session: WireSession, voices: Voices) -> Se
     if (voice := voice_of(asked)) is not None:
         engine_voice = voices.resolve(voice, param="response.audio.output.voice")
         changed = replace(changed, voice=engine_voice)
-    if asked.tools is not None:
-        changed = replace(changed, tools=tuple(tool.for_template() for tool in asked.tools))
+    changed = replace(changed, tools=tools.terms(_choice(asked, session))[0])
     return None if changed == config else changed
 
 

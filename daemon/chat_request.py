@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from daemon.http_bodies import RestModel
 from daemon.protocol_base import not_supported, wrong_value
-from daemon.protocol_tools import MAX_TOOLS, ForcedTool, FunctionTool, ToolChoice
+from daemon.protocol_tools import MAX_TOOLS, ForcedTool, FunctionChoice, FunctionTool
 
 MAX_MESSAGES = 2_000
 MAX_STOPS = 4
@@ -181,7 +181,7 @@ class ChatRequest(RestModel):
     stream_options: StreamOptions | None = None
     tools: list[ChatTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Annotated[
-        ToolChoice | None,
+        FunctionChoice | None,
         BeforeValidator(_flat, json_schema_input_type=str | dict[str, Any] | None),
     ] = None
     temperature: float | None = Field(default=None, ge=0, le=2)

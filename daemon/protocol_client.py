@@ -25,7 +25,7 @@ from daemon.protocol_session import (
     SessionPatch,
     Voice,
 )
-from daemon.protocol_tools import FunctionTools, ToolChoice
+from daemon.protocol_tools import ResponseTools, ToolChoice
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -148,7 +148,7 @@ class ResponseParams(ClientModel):
     output_modalities: Modalities | None = None
     audio: ResponseAudio | None = None
     max_output_tokens: MaxTokens = None
-    tools: FunctionTools = None
+    tools: ResponseTools = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: dict[str, Any] | None = None

@@ -73,6 +73,13 @@ class McpTool(ClientModel):
         return wanted.never is None or not wanted.never.takes(name, is_read_only=is_read_only)
 
 
+class McpReference(ClientModel):
+    """A server of the session's, by its label: a response may use it as it stands there."""
+
+    type: Literal["mcp"]
+    server_label: str
+
+
 def check_reachable(tool: McpTool, hosts: Sequence[str], *, param: str) -> None:
     """Whether this server will ask that one.
 

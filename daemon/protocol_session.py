@@ -136,7 +136,7 @@ class NoiseReductionPatch(ClientModel):
     """
 
     type: Literal["near_field", "far_field"] | None = None
-    strength: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    strength: float | None = Field(default=None, ge=0)
 
 
 class InputPatch(ClientModel):

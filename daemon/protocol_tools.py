@@ -1,6 +1,6 @@
 """Tools on the wire: what a client may declare, and which of them a reply may or must call.
 
-Functions of the client's, and for a session also the tools of remote MCP servers.
+Functions of the client's, and the tools of remote MCP servers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from daemon.protocol_base import ClientModel, not_supported, wrong_value
-from daemon.protocol_mcp import McpTool
+from daemon.protocol_base import ClientModel, wrong_value
+from daemon.protocol_mcp import McpReference, McpTool
 
 MAX_TOOLS = 128
 MAX_TOOL_BYTES = 65_536
@@ -47,6 +47,14 @@ class ForcedTool(ClientModel):
     name: str
 
 
+class ForcedRemote(ClientModel):
+    """A tool choice that names an MCP server, and perhaps which of its tools, by its name there."""
+
+    type: Literal["mcp"]
+    server_label: str
+    name: str | None = None
+
+
 def _check_tools(value: Any) -> Any:
     if not isinstance(value, list):
         return value
@@ -71,17 +79,15 @@ def _parse_tool(value: Any) -> Any:
     return (McpTool if is_remote else FunctionTool).model_validate(value)
 
 
-def _refuse_remote(value: Any) -> Any:
-    for tool in value if isinstance(value, list) else ():
-        if isinstance(tool, dict) and tool.get("type") == "mcp":
-            raise wrong_value("MCP servers are declared for the session, by session.update")
-    return _check_tools(value)
+def _parse_response_tool(value: Any) -> Any:
+    is_remote = isinstance(value, dict) and value.get("type") == "mcp"
+    if is_remote and "server_url" not in value:
+        return McpReference.model_validate(value)
+    return _parse_tool(value)
 
 
-def _check_choice(value: Any) -> Any:
+def _check_function_choice(value: Any) -> Any:
     if isinstance(value, dict):
-        if value.get("type") == "mcp":
-            raise not_supported("a forced MCP tool is")
         try:
             return ForcedTool.model_validate(value)
         except ValidationError:
@@ -93,7 +99,17 @@ def _check_choice(value: Any) -> Any:
     return value
 
 
+def _check_choice(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") == "mcp":
+        return ForcedRemote.model_validate(value)
+    return _check_function_choice(value)
+
+
 AnyTool = Annotated[FunctionTool | McpTool, BeforeValidator(_parse_tool)]
 Tools = Annotated[list[AnyTool] | None, BeforeValidator(_check_tools)]
-FunctionTools = Annotated[list[FunctionTool] | None, BeforeValidator(_refuse_remote)]
-ToolChoice = Annotated[str | ForcedTool, BeforeValidator(_check_choice)]
+ResponseTool = Annotated[
+    FunctionTool | McpTool | McpReference, BeforeValidator(_parse_response_tool)
+]
+ResponseTools = Annotated[list[ResponseTool] | None, BeforeValidator(_check_tools)]
+FunctionChoice = Annotated[str | ForcedTool, BeforeValidator(_check_function_choice)]
+ToolChoice = Annotated[str | ForcedTool | ForcedRemote, BeforeValidator(_check_choice)]

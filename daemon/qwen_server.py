@@ -74,6 +74,8 @@ def _format(view: _Event) -> _Event:
 
 
 def _nested_tool(tool: _Event) -> _Event:
+    if tool["type"] != "function":  # an MCP server, which the service does not know
+        return tool
     function = {key: value for key, value in tool.items() if key != "type"}
     return {"type": "function", "function": function}
 

@@ -2,8 +2,8 @@
 events become server events.
 
 Knows no socket: text comes in by `handle`, typed events go out by `send`. Whatever a client sends,
-it gets its answer or exactly one error, and the session goes on. How replies look on the wire is
-`daemon.replies`; what the session object holds is `daemon.wire_session`.
+it gets its answer or exactly one error, and the session goes on. How responses are begun and
+written is `daemon.responses`; what the session object holds is `daemon.wire_session`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Protocol, assert_never
 
 from daemon import protocol as wire
-from daemon.asked import config_of, format_of, items_of, max_tokens, options_of, voice_of
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError, ServerEvent
 from daemon.protocol import server_events as ev
+from daemon.remote_catalogue import RemoteCatalogue
 from daemon.remote_tools import RemoteTools
-from daemon.replies import ReplyTerms, ReplyWriter, is_request
+from daemon.replies import is_request
+from daemon.responses import Responses
 from daemon.settings import LimitSettings
 from daemon.turn_metrics import metrics_event
 from daemon.wire_input import WireInput
@@ -78,10 +79,8 @@ class RealtimeSession:
         self._voices = voices
         self._limits = limits
         self._metrics = metrics
-        self._is_paced = is_paced
         self._max_event_bytes = max_event_bytes
-        self._replies: dict[str, ReplyWriter] = {}
-        self._asked: wire.ResponseParams | None = None
+        self._waiting: wire.ResponseParams | None = None  # for servers to list their tools
         self.conversation = open_conversation(session.config(), self._on_event)
         self.input = WireInput(self.conversation, limits)
         self.remote_tools = RemoteTools(
@@ -93,6 +92,16 @@ class RealtimeSession:
             go_on=self._go_on,
         )
         self.remote_tools.declare(session.tools)
+        self._responses = Responses(
+            self.conversation,
+            self.remote_tools,
+            session=lambda: self.session,
+            send=self._send,
+            voices=voices,
+            limits=limits,
+            metrics=metrics,
+            is_paced=is_paced,
+        )
 
     def start(self, *, resume_token: str | None = None) -> None:
         """Say `session.created`: the first event of a connection. The token is an extension."""
@@ -117,17 +126,21 @@ class RealtimeSession:
         error. Waits while the session is behind, or obeys somebody else.
         """
         sender = sender or self._listeners[0]
-        event_id: str | None = None
-        async with self._turn:
-            try:
-                event = wire.parse_client_event(data)
-                event_id = event.event_id
-                await self._obey(event)
-            except ProtocolError as error:
-                event_id = error.event_id or event_id
-                self.refuse(error.message, error.code, error.param, event_id=event_id, to=sender)
-            except BadInputError as error:
-                self.refuse(str(error), error.code, error.param, event_id=event_id, to=sender)
+        async with self._turn, self._refusing(None, sender):
+            event = wire.parse_client_event(data)
+            async with self._refusing(event.event_id, sender):
+                await self._obey(event, sender)
+
+    @contextlib.asynccontextmanager
+    async def _refusing(self, event_id: str | None, sender: Send) -> AsyncIterator[None]:
+        """Answer what can not be done with one error; `event_id`: of the event that asks for it."""
+        try:
+            yield
+        except ProtocolError as error:
+            event_id = error.event_id or event_id
+            self.refuse(error.message, error.code, error.param, event_id=event_id, to=sender)
+        except BadInputError as error:
+            self.refuse(str(error), error.code, error.param, event_id=event_id, to=sender)
 
     def _send(self, event: ServerEvent) -> None:
         for listener in self._listeners:
@@ -150,7 +163,7 @@ class RealtimeSession:
         (to or self._send)(ev.ErrorEvent(error=body))
 
     # ------------------------------------------------------------------ from the client
-    async def _obey(self, event: wire.ClientEvent) -> None:
+    async def _obey(self, event: wire.ClientEvent, sender: Send) -> None:
         conversation = self.conversation
         match event:
             case wire.InputAudioAppend():
@@ -179,12 +192,12 @@ class RealtimeSession:
                 conversation.truncate_item(event.item_id, audio_end_ms=event.audio_end_ms)
             case wire.ItemDelete():
                 conversation.delete_item(event.item_id)
-                self.remote_tools.deleted(event.item_id)
+                self.remote_tools.items.deleted(event.item_id)
             case wire.ResponseCreate():
-                await self._respond(event.response or wire.ResponseParams())
+                asked = event.response or wire.ResponseParams()
+                await self._respond(asked, event.event_id, sender)
             case wire.ResponseCancel():
-                if not self.remote_tools.cancel(event.response_id):
-                    conversation.cancel_response(event.response_id)
+                self._cancel(event.response_id)
             case wire.OutputAudioClear():
                 conversation.clear_output()
             case _:
@@ -232,31 +245,47 @@ class RealtimeSession:
             retrieved = ev.ItemRetrieved(item=view_of(item))
         self._send(retrieved)
 
-    async def _respond(self, asked: wire.ResponseParams) -> None:
-        conversation, session = self.conversation, self.session
-        if session.type == "transcription":
+    async def _respond(
+        self, asked: wire.ResponseParams, event_id: str | None, sender: Send
+    ) -> None:
+        """Begin a response, at once, or when MCP servers that it alone names have listed."""
+        if self.session.type == "transcription":
             raise ProtocolError("A transcription session has no responses.", param="type")
-        # nobody hears a response beside the conversation, unless the client plays it
-        output = "text" if asked.is_aside and self._is_paced else None
-        options = options_of(asked, session, default_output=output)
-        config = config_of(asked, session, self._voices)
-        items = await items_of(asked, session, conversation, self._limits)
-        self._asked = asked
-        try:
-            if asked.is_aside:
-                conversation.respond_aside(options, config=config or session.config(), items=items)
-            else:
-                conversation.respond(options, config=config, items=items)
-        finally:
-            self._asked = None
+        if asked.tools is None:
+            await self._responses.create(asked, self.remote_tools.catalogue)
+            return
+        catalogue = self.remote_tools.of_response(asked.tools)
+        if not (servers := catalogue.unasked()):
+            await self._responses.create(asked, catalogue)
+            return
+        if self._waiting is not None:
+            raise ProtocolError(
+                "Another response waits for MCP servers to list their tools.", param="response"
+            )
+        self._waiting = asked
 
-    async def _go_on(self, asked: wire.ResponseParams) -> None:
+        async def begin() -> None:
+            async with self._turn, self._refusing(event_id, sender):
+                if self._waiting is not asked:
+                    raise ProtocolError("The response was cancelled.", code="response_cancelled")
+                self._waiting = None
+                await self._responses.create(asked, catalogue)
+
+        self.remote_tools.list_first(servers, catalogue, begin)
+
+    def _cancel(self, response_id: str | None) -> None:
+        if response_id is None and self._waiting is not None:
+            self._waiting = None
+        elif not self.remote_tools.cancel(response_id):
+            self.conversation.cancel_response(response_id)
+
+    async def _go_on(self, asked: wire.ResponseParams, catalogue: RemoteCatalogue) -> None:
         """Remote tools answered: the next response follows, unless one is being made already, or
         the user speaks, to whom the answers will be known then.
         """
         async with self._turn:
             if not (self.conversation.is_replying or self.conversation.has_open_input):
-                await self._respond(asked)
+                await self._responses.create(asked, catalogue)
 
     # ------------------------------------------------------------------ from the conversation
     def _on_event(self, event: SessionEvent) -> None:
@@ -300,93 +329,28 @@ class RealtimeSession:
             case events.Failed():
                 self.refuse(event.message, event.code, kind="server_error")
             case _:
-                self._on_reply(event)
+                self._responses.on_event(event)
 
     def _on_item(self, event: events.ItemAdded | events.ItemDone | events.ItemDeleted) -> None:
+        hidden = self.remote_tools.items
         match event:
             case events.ItemAdded(item=item, previous_item_id=previous):
-                previous = self.remote_tools.shown_before(item, previous)
-                if self.remote_tools.is_hidden(item.id) or is_request(item):
+                previous = hidden.shown_before(item, previous)
+                if hidden.is_hidden(item.id) or is_request(item):
                     return
                 self._send(ev.ItemAdded(item=view_of(item), previous_item_id=previous))
-                for reply in self._replies.values():
-                    if reply.item_id == item.id:
-                        reply.part_opened()
+                self._responses.item_added(item.id)
             case events.ItemDone(item=item, previous_item_id=previous):
-                previous = self.remote_tools.shown_before(item, previous)
-                if self.remote_tools.is_hidden(item.id) or item.status == "in_progress":
+                previous = hidden.shown_before(item, previous)
+                if hidden.is_hidden(item.id) or item.status == "in_progress":
                     return
-                # of a reply's item the reply itself tells the end, at its place in the order
-                if not any(reply.owns(item.id) for reply in self._replies.values()):
+                if not self._responses.owns(item.id):
                     self._send(ev.ItemDone(item=view_of(item), previous_item_id=previous))
             case events.ItemDeleted(item_id=item_id):
-                if not self.remote_tools.is_hidden(item_id):
+                if not hidden.is_hidden(item_id):
                     self._send(ev.ItemDeleted(item_id=item_id))
             case _:
                 assert_never(event)
-
-    def _on_reply(
-        self,
-        event: events.ResponseStarted
-        | events.ResponseItemStarted
-        | events.ResponseText
-        | events.ResponseAudio
-        | events.ResponseCallDelta
-        | events.ResponseCallFinished
-        | events.ResponseFinished,
-    ) -> None:
-        if isinstance(event, events.ResponseStarted):
-            if not event.is_aside:
-                self.remote_tools.begin_response()
-            writer = self._begin_reply(event)
-            self._replies[event.response_id] = writer
-            writer.created()
-            return
-        reply = self._replies.get(event.response_id)
-        if reply is None:
-            return
-        match event:
-            case events.ResponseItemStarted():
-                if event.item.call is not None:
-                    self.remote_tools.claim(event.item)
-                reply.item_started(event.item)
-            case events.ResponseText():
-                reply.text(event.text)
-            case events.ResponseAudio():
-                reply.audio(event.pcm)
-            case events.ResponseCallDelta():
-                reply.call_arguments(event.item_id, event.arguments)
-            case events.ResponseCallFinished():
-                reply.call_finished(event)
-                self.remote_tools.call_finished(event.item, reply)
-            case events.ResponseFinished():
-                self._metrics.responses.labels(event.status).inc()
-                log.info("response id=%s status=%s", event.response_id, event.status)
-                reply.finished(event)
-                del self._replies[event.response_id]
-                self.remote_tools.response_finished(reply, goes_on=event.status == "completed")
-            case _:
-                assert_never(event)
-
-    def _begin_reply(self, event: events.ResponseStarted) -> ReplyWriter:
-        asked, self._asked = self._asked, None  # told inside `_respond`, or else by a turn's end
-        terms = ReplyTerms(
-            conversation_id=None
-            if event.is_aside
-            else self.session.id.replace("sess_", "conv_", 1),
-            audio_format=format_of(asked, self.session),
-            voice=voice_of(asked) or self.session.voice,
-            max_output_tokens=max_tokens(asked, self.session),
-            metadata=asked.metadata if asked else None,
-        )
-        return ReplyWriter(
-            event.response_id,
-            has_audio=event.has_audio,
-            sends_audio=event.is_aside or not self._is_paced,
-            terms=terms,
-            send=self._send,
-            asked=asked,
-        )
 
     def _on_extension(self, event: events.TurnMetrics | events.StateChanged) -> None:
         if isinstance(event, events.StateChanged):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from daemon.protocol_mcp import McpTool
+from daemon.protocol import ProtocolError
+from daemon.protocol_mcp import McpReference, McpTool, check_reachable
 from daemon.protocol_tools import MAX_TOOL_BYTES, FunctionTool
 
 if TYPE_CHECKING:  # needs the SDK, which is an extra
@@ -36,27 +37,75 @@ class RemoteTool:
     needs_approval: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteFunction:
+    """A tool of a server as the function that the model may call; `name` is its name there."""
+
+    server_label: str
+    name: str
+    function: FunctionTool
+
+
 class RemoteCatalogue:
-    """See the module's docstring."""
+    """The servers of a session, or those of one response."""
 
     def __init__(self) -> None:
-        self.functions: tuple[FunctionTool, ...] = ()
+        self.functions: tuple[RemoteFunction, ...] = ()
         self._own: set[str] = set()
         self._servers: dict[str, RemoteServer] = {}
         self._names: dict[str, RemoteTool] = {}
 
-    def declare(self, tools: Sequence[FunctionTool | McpTool]) -> None:
-        """The session's tools from now on; servers that were not among them are `unasked`."""
+    @property
+    def servers(self) -> Mapping[str, RemoteServer]:
+        """By their labels."""
+        return self._servers
+
+    def declare(
+        self,
+        tools: Sequence[FunctionTool | McpTool],
+        *,
+        known: Mapping[str, RemoteServer] | None = None,
+    ) -> None:
+        """The tools from now on; servers that are not `known` (None: those until now) become
+        `unasked`.
+        """
         self._own = {tool.name for tool in tools if isinstance(tool, FunctionTool)}
         servers = [tool for tool in tools if isinstance(tool, McpTool)]
-        old = self._servers
+        old = self._servers if known is None else known
         self._servers = {
-            tool.server_label: known
-            if (known := old.get(tool.server_label)) is not None and known.tool == tool
+            tool.server_label: same
+            if (same := old.get(tool.server_label)) is not None and same.tool == tool
             else RemoteServer(tool)
             for tool in servers
         }
         self._name()
+
+    def of_response(
+        self, tools: Sequence[FunctionTool | McpTool | McpReference], *, hosts: Sequence[str]
+    ) -> RemoteCatalogue:
+        """The servers of a response that names these tools; those of its session, which this
+        catalogue holds, are known already.
+
+        Raises:
+            ProtocolError: a server that is not to be asked, or a label that the session has not.
+        """
+        wanted: list[FunctionTool | McpTool] = []
+        for index, tool in enumerate(tools):
+            param = f"response.tools[{index}]"
+            if isinstance(tool, McpReference):
+                if tool.server_label not in self._servers:
+                    raise ProtocolError(
+                        f"The session has no MCP server '{tool.server_label[:80]}'.",
+                        param=f"{param}.server_label",
+                    )
+                wanted.append(self._servers[tool.server_label].tool)
+                continue
+            if isinstance(tool, McpTool):
+                check_reachable(tool, hosts, param=param)
+            wanted.append(tool)
+        found = RemoteCatalogue()
+        found.declare(wanted, known=self._servers)
+        return found
 
     def unasked(self) -> list[RemoteServer]:
         """The servers that are to be asked for their tools; each is told once."""
@@ -93,7 +142,7 @@ class RemoteCatalogue:
                     description=tool.description,
                     parameters=tool.parameters,
                 )
-                functions.append(function)
+                functions.append(RemoteFunction(server.tool.server_label, tool.name, function))
         self.functions = tuple(functions)
 
     def _free_name(self, label: str, name: str) -> str | None:

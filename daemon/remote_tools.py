@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.protocol import ItemIn, ProtocolError, ResponseParams, ServerEvent
-from daemon.protocol import server_events as ev
 from daemon.protocol_mcp import (
     ListToolsCompleted,
     ListToolsFailed,
@@ -24,13 +23,14 @@ from daemon.protocol_mcp import (
     McpCallCompleted,
     McpCallFailed,
     McpCallInProgress,
+    McpReference,
     McpTool,
 )
 from daemon.protocol_tools import FunctionTool
-from daemon.remote_catalogue import RemoteCatalogue, RemoteServer, RemoteTool
+from daemon.remote_catalogue import RemoteCatalogue, RemoteFunction, RemoteServer, RemoteTool
+from daemon.remote_items import RemoteItems
 from daemon.replies import ReplyWriter, is_request
 from daemon.settings import McpSettings
-from daemon.wire_items import view_of
 from pipeline.conversation import Conversation
 from pipeline.errors import BadInputError
 from pipeline.history import new_id
@@ -74,7 +74,7 @@ class RemoteTools:
         send: takes server events.
         refuse: tells the client of a failure: message, code.
         on_listed: called when `functions` has changed.
-        go_on: starts the response that follows the answers.
+        go_on: starts the response that follows the answers, with the same tools.
     """
 
     def __init__(
@@ -85,11 +85,10 @@ class RemoteTools:
         send: Callable[[ServerEvent], None],
         refuse: Callable[[str, str], None],
         on_listed: Callable[[], None],
-        go_on: Callable[[ResponseParams], Awaitable[None]],
+        go_on: Callable[[ResponseParams, RemoteCatalogue], Awaitable[None]],
     ) -> None:
-        self._catalogue = RemoteCatalogue()
+        self.catalogue = RemoteCatalogue()  # of the session
         self._settings = settings
-        self._conversation = conversation
         self._send = send
         self._refuse = refuse
         self._on_listed = on_listed
@@ -98,8 +97,7 @@ class RemoteTools:
         self._rounds: dict[str, _Round] = {}
         self._requests: dict[str, tuple[_Round, _Call]] = {}
         self._num_rounds = 0
-        self._outputs: dict[str, str] = {}  # of hidden items: the call that each answers
-        self._previous: dict[str, str | None] = {}  # of hidden items and those not closed yet
+        self.items = RemoteItems(conversation, send)
         self._jobs: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -120,25 +118,55 @@ class RemoteTools:
 
     # ------------------------------------------------------------------ which tools there are
     @property
-    def functions(self) -> tuple[FunctionTool, ...]:
-        """The tools that servers have listed, as functions that the model may call."""
-        return self._catalogue.functions
+    def functions(self) -> tuple[RemoteFunction, ...]:
+        """The tools that the session's servers have listed."""
+        return self.catalogue.functions
 
     def declare(self, tools: Sequence[FunctionTool | McpTool]) -> None:
         """The session's tools from now on; servers that were not among them wait for `ask`."""
-        self._catalogue.declare(tools)
+        self.catalogue.declare(tools)
 
     def ask(self) -> None:
         """Ask the servers that were not asked yet for their tools."""
-        for server in self._catalogue.unasked():
-            self._jobs.put_nowait(self._list(server))
+        for server in self.catalogue.unasked():
+            self._jobs.put_nowait(self._list(server, self.catalogue))
 
-    async def _list(self, server: RemoteServer) -> None:
+    def of_response(
+        self, tools: Sequence[FunctionTool | McpTool | McpReference]
+    ) -> RemoteCatalogue:
+        """The servers of a response that names these tools.
+
+        Raises:
+            ProtocolError: one that is not to be asked, or a label that the session has not.
+        """
+        return self.catalogue.of_response(tools, hosts=self._settings.hosts)
+
+    def list_first(
+        self,
+        servers: Sequence[RemoteServer],
+        catalogue: RemoteCatalogue,
+        then: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Ask servers of one response for their tools; `then`, even if one does not answer."""
+        self._jobs.put_nowait(self._list_first(servers, catalogue, then))
+
+    async def _list_first(
+        self,
+        servers: Sequence[RemoteServer],
+        catalogue: RemoteCatalogue,
+        then: Callable[[], Awaitable[None]],
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(self._do(self._list(server, catalogue)), name="list tools")
+        await then()
+
+    async def _list(self, server: RemoteServer, catalogue: RemoteCatalogue) -> None:
         from daemon.mcp_client import McpFailure, list_tools
 
         label = server.tool.server_label
         content = NoteContent(shown={"type": "mcp_list_tools", "server_label": label, "tools": []})
-        item = self._add(content)
+        item = self.items.add(content)
         self._send(ListToolsInProgress(item_id=item.id))
         try:
             async with asyncio.timeout(self._settings.timeout_s):
@@ -149,11 +177,12 @@ class RemoteTools:
             reason = str(error) or TOO_LATE
             self._refuse(f"MCP server '{label}': {reason}", "mcp_list_tools_failed")
         else:
-            self._catalogue.take(server, listed)
+            catalogue.take(server, listed)
             content.shown["tools"] = [tool.shown() for tool in server.listed]
-            self._on_listed()
+            if catalogue is self.catalogue:
+                self._on_listed()
             self._send(ListToolsCompleted(item_id=item.id))
-        self._close(item)
+        self.items.close(item)
 
     # ------------------------------------------------------------------ calls of a response
     def begin_response(self) -> None:
@@ -163,10 +192,10 @@ class RemoteTools:
                 held.writer.release([call.item for call in held.calls])
                 held.goes_on = False
 
-    def claim(self, item: Item) -> None:
-        """A response begins a call; if a server's tool is meant, it is shown as that."""
+    def claim(self, item: Item, catalogue: RemoteCatalogue) -> None:
+        """A response begins a call; if a tool of its servers is meant, it is shown as that."""
         assert item.call is not None
-        tool = self._catalogue.find(item.call.name)
+        tool = catalogue.find(item.call.name)
         if tool is not None:
             self._claimed[item.id] = tool
             item.call.shown = {
@@ -219,7 +248,7 @@ class RemoteTools:
     async def _make(self, found: _Round, call: _Call) -> None:
         is_ok = await self._fetch(call, call.item)
         if not found.writer.call_answered(call.item, is_ok=is_ok) and not found.writer.is_aside:
-            self._close(call.item)
+            self.items.close(call.item)
         await self._settle(found)
 
     async def _fetch(self, call: _Call, shown_in: Item) -> bool:
@@ -263,10 +292,8 @@ class RemoteTools:
             )
             item = Item(id=new_id("item"), role="user", content=[output])
             try:
-                self._outputs[item.id] = call.item.id
-                self._conversation.create_item(item)
+                self.items.hide(item, answers=call.item)
             except BadInputError as error:  # the call was deleted, or the conversation is full
-                del self._outputs[item.id]
                 log.info("mcp answer dropped code=%s", error.code)
         if not found.goes_on or found.writer.is_aside:
             return
@@ -276,7 +303,8 @@ class RemoteTools:
             self._refuse("The model calls tools without an end.", "too_many_tool_calls")
             return
         asked = found.writer.asked or ResponseParams()
-        await self._go_on(asked.model_copy(update={"input": None, "tool_choice": "auto"}))
+        again = asked.model_copy(update={"input": None, "tool_choice": "auto"})
+        await self._go_on(again, found.writer.catalogue)
 
     # ------------------------------------------------------------------ approval
     def answer(self, given: ItemIn) -> None:
@@ -298,7 +326,7 @@ class RemoteTools:
             "approve": given.approve,
             "reason": given.reason,
         }
-        self._add(NoteContent(shown=shown), item_id=given.id, is_whole=True)
+        self.items.add(NoteContent(shown=shown), item_id=given.id, is_whole=True)
         found, call = self._requests.pop(request_id)
         if given.approve:
             self._jobs.put_nowait(self._make_approved(found, call))
@@ -316,47 +344,10 @@ class RemoteTools:
             "arguments": call.item.call.arguments,
             "approval_request_id": call.item.id,
         }
-        item = self._add(NoteContent(shown=shown))
+        item = self.items.add(NoteContent(shown=shown))
         self._send(McpCallInProgress(item_id=item.id, output_index=0))
         is_ok = await self._fetch(call, item)
         kind = McpCallCompleted if is_ok else McpCallFailed
         self._send(kind(item_id=item.id, output_index=0))
-        self._close(item)
+        self.items.close(item)
         await self._settle(found)
-
-    # ------------------------------------------------------------------ items
-    def is_hidden(self, item_id: str) -> bool:
-        """Whether clients do not know of an item: the answer to a call is shown with the call."""
-        return item_id in self._outputs
-
-    def shown_before(self, item: Item, previous_id: str | None) -> str | None:
-        """What a client sees before an item that enters the conversation or is done."""
-        while previous_id in self._outputs:
-            previous_id = self._previous.get(previous_id)
-        if self.is_hidden(item.id) or item.status == "in_progress":
-            self._previous[item.id] = previous_id
-        return previous_id
-
-    def deleted(self, item_id: str) -> None:
-        """A call was deleted: its answer goes with it."""
-        for output_id, call_id in list(self._outputs.items()):
-            if call_id == item_id:
-                self._conversation.delete_item(output_id)
-                del self._outputs[output_id]
-
-    def _add(
-        self, content: NoteContent, *, item_id: str | None = None, is_whole: bool = False
-    ) -> Item:
-        item = Item(
-            id=item_id or new_id("item"),
-            role="system",
-            content=[content],
-            status="completed" if is_whole else "in_progress",
-        )
-        self._conversation.create_item(item)
-        return item
-
-    def _close(self, item: Item) -> None:
-        item.status = "completed"
-        previous_id = self._previous.pop(item.id, None)
-        self._send(ev.ItemDone(previous_item_id=previous_id, item=view_of(item)))

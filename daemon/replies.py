@@ -20,6 +20,7 @@ from daemon.protocol_mcp import (
     McpCallFailed,
     McpCallInProgress,
 )
+from daemon.remote_catalogue import RemoteCatalogue
 from daemon.wire_items import view_of
 from pipeline import events
 from pipeline.items import CallContent, Item
@@ -73,6 +74,7 @@ class ReplyWriter:
 
     Args:
         asked: what a client asked of this response, if one did.
+        catalogue: the tools of MCP servers that it may call.
         sends_audio: audio goes out as events (WebSocket), not over RTP.
     """
 
@@ -84,10 +86,12 @@ class ReplyWriter:
         sends_audio: bool,
         terms: ReplyTerms,
         send: Callable[[ServerEvent], None],
+        catalogue: RemoteCatalogue,
         asked: ResponseParams | None = None,
     ) -> None:
         self.response_id = response_id
         self.asked = asked
+        self.catalogue = catalogue
         self.item_id: str | None = None
         self._index = 0
         self._calls: dict[str, tuple[int, CallContent]] = {}

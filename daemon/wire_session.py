@@ -31,7 +31,8 @@ from daemon.protocol_session import (
     TranscriptionSessionView,
     TranscriptionView,
 )
-from daemon.protocol_tools import ForcedTool, FunctionTool
+from daemon.protocol_tools import ForcedRemote, ForcedTool, FunctionTool
+from daemon.remote_catalogue import RemoteFunction
 from daemon.settings import McpSettings, Settings
 from daemon.wire_listening import (
     detection_of_patch,
@@ -41,7 +42,7 @@ from daemon.wire_listening import (
     shown_reduction,
     transcription_of,
 )
-from daemon.wire_tools import check_forced, own_functions, tool_choice
+from daemon.wire_tools import ToolSet, own_functions
 from daemon.wire_truncation import shown_truncation, truncation_of
 from pipeline.session_config import NoiseReduction, SessionConfig, TurnDetection
 
@@ -102,9 +103,9 @@ class WireSession:
     output: Literal["audio", "text"]
     max_output_tokens: int | None
     tools: tuple[FunctionTool | McpTool, ...]
-    remote: tuple[FunctionTool, ...] = ()
+    remote: tuple[RemoteFunction, ...] = ()
     mcp: McpSettings
-    tool_choice: str | ForcedTool
+    tool_choice: str | ForcedTool | ForcedRemote
     tracing: Any
     truncation: str | RetentionRatio
     turn_detection: TurnDetection | None
@@ -194,14 +195,14 @@ class WireSession:
         for index, tool in enumerate(tools if patch.tools is not None else ()):
             if isinstance(tool, McpTool):
                 check_reachable(tool, self.mcp.hosts, param=f"session.tools[{index}]")
-        if isinstance(choice, ForcedTool) and patch.tool_choice is not None:
-            check_forced(choice, (*own_functions(tools), *self.remote), param="session.tool_choice")
+        if patch.tool_choice is not None:
+            _check_choice(choice, tools, self.remote)
         return {"tools": tools, "tool_choice": choice}
 
     @property
-    def functions(self) -> tuple[FunctionTool, ...]:
+    def tool_set(self) -> ToolSet:
         """All that the model may call."""
-        return (*own_functions(self.tools), *self.remote)
+        return ToolSet(own_functions(self.tools), self.remote)
 
     def _input_changes(self, patch: InputPatch | None, moment: Moment) -> dict[str, Any]:
         changes: dict[str, Any] = {}
@@ -301,7 +302,7 @@ class WireSession:
             output_modalities=[self.output],
             instructions=self.instructions,
             tools=[tool.shown() for tool in self.tools],
-            tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
+            tool_choice=choice if isinstance(choice, str) else choice.model_dump(exclude_none=True),
             max_output_tokens=self.max_output_tokens or "inf",
             tracing=self.tracing,
             truncation=shown_truncation(self.truncation),
@@ -314,6 +315,7 @@ class WireSession:
 
     def config(self) -> SessionConfig:
         """What the conversation needs of it."""
+        tools, choice = self.tool_set.terms(self.tool_choice)
         return SessionConfig(
             instructions=self.instructions,
             voice=self.engine_voice,
@@ -325,8 +327,8 @@ class WireSession:
             noise_reduction=self.noise_reduction,
             transcription=transcription_of(self.transcription),
             is_transcription=self.type == "transcription",
-            tools=tuple(tool.for_template() for tool in self.functions),
-            **tool_choice(self.tool_choice),
+            tools=tools,
+            **choice,
         )
 
     def _detection(self) -> TurnDetection | None:
@@ -340,6 +342,26 @@ class WireSession:
             interrupt_response=False,
             speculates=False,
         )
+
+
+def _check_choice(
+    choice: str | ForcedTool | ForcedRemote,
+    tools: Sequence[FunctionTool | McpTool],
+    remote: tuple[RemoteFunction, ...],
+) -> None:
+    """A server may be forced before it has listed its tools.
+
+    Raises:
+        ProtocolError: there is no such function, or no such server.
+    """
+    param = "session.tool_choice"
+    if isinstance(choice, ForcedTool):
+        ToolSet(own_functions(tools), remote).check(choice, param=param)
+    elif isinstance(choice, ForcedRemote) and choice.server_label not in {
+        tool.server_label for tool in tools if isinstance(tool, McpTool)
+    }:
+        label = choice.server_label[:80]
+        raise ProtocolError(f"There is no MCP server '{label}'.", param=param)
 
 
 def _tokens(value: int | str | None) -> int | None:

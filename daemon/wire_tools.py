@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict, cast
 
 from daemon.protocol import ProtocolError
-from daemon.protocol_mcp import McpTool
-from daemon.protocol_tools import ForcedTool, FunctionTool
+from daemon.protocol_mcp import McpReference, McpTool
+from daemon.protocol_tools import ForcedRemote, ForcedTool, FunctionTool
+from daemon.remote_catalogue import RemoteFunction
 from pipeline.messages import ToolChoice as EngineToolChoice
 
 
-def own_functions(tools: Sequence[FunctionTool | McpTool]) -> tuple[FunctionTool, ...]:
-    """Of a session's tools, those that the client answers."""
+def own_functions(
+    tools: Sequence[FunctionTool | McpTool | McpReference],
+) -> tuple[FunctionTool, ...]:
+    """Of some tools, those that the client answers."""
     return tuple(tool for tool in tools if isinstance(tool, FunctionTool))
 
 
@@ -31,11 +35,53 @@ def tool_choice(choice: str | ForcedTool) -> ToolChoiceTerms:
     return {"tool_choice": cast(EngineToolChoice, choice), "forced_tool": None}
 
 
-def check_forced(choice: ForcedTool, tools: Sequence[FunctionTool], *, param: str) -> None:
-    """Whether the function that must be called exists.
+@dataclass(frozen=True, slots=True)
+class ToolSet:
+    """All that the model may call: functions of the client's, and what MCP servers have listed."""
 
-    Raises:
-        ProtocolError: it does not.
-    """
-    if choice.name not in {tool.name for tool in tools}:
-        raise ProtocolError(f"There is no tool '{choice.name[:80]}'.", param=param)
+    own: tuple[FunctionTool, ...]
+    remote: tuple[RemoteFunction, ...]
+
+    @property
+    def functions(self) -> tuple[FunctionTool, ...]:
+        """As the model sees them."""
+        return (*self.own, *(each.function for each in self.remote))
+
+    def check(self, choice: str | ForcedTool | ForcedRemote, *, param: str) -> None:
+        """Whether the tool that must be called exists.
+
+        Raises:
+            ProtocolError: it does not, or its server has not listed it (yet).
+        """
+        if isinstance(choice, ForcedTool):
+            if choice.name not in {tool.name for tool in self.functions}:
+                raise ProtocolError(f"There is no tool '{choice.name[:80]}'.", param=param)
+        elif isinstance(choice, ForcedRemote) and not self._meant(choice):
+            tool = "tools" if choice.name is None else f"tool '{choice.name[:80]}'"
+            label = choice.server_label[:80]
+            raise ProtocolError(f"MCP server '{label}' has listed no {tool}.", param=param)
+
+    def terms(
+        self, choice: str | ForcedTool | ForcedRemote
+    ) -> tuple[tuple[str, ...], ToolChoiceTerms]:
+        """What is shown to the model, and its choice. Of a server that must be called nothing but
+        its tools is shown; until they are listed the choice is free.
+        """
+        shown = self.functions
+        if isinstance(choice, ForcedRemote):
+            meant = self._meant(choice)
+            if len(meant) == 1:
+                choice = ForcedTool(type="function", name=meant[0].function.name)
+            elif meant:
+                shown, choice = tuple(each.function for each in meant), "required"
+            else:
+                choice = "auto"
+        terms = tool_choice(choice if shown else "none")
+        return tuple(tool.for_template() for tool in shown), terms
+
+    def _meant(self, choice: ForcedRemote) -> list[RemoteFunction]:
+        return [
+            each
+            for each in self.remote
+            if each.server_label == choice.server_label and choice.name in (None, each.name)
+        ]

@@ -99,7 +99,26 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "invalid_value",
         "session.tool_choice",
     ),
-    (event("response.create", response={"tools": [MCP]}), "invalid_value", "response.tools"),
+    (
+        event("response.create", response={"tools": [MCP]}),
+        "url_not_allowed",
+        "response.tools[0].server_url",
+    ),
+    (
+        event("response.create", response={"tools": [{"type": "mcp", "server_label": "x"}]}),
+        "invalid_value",
+        "response.tools[0].server_label",
+    ),
+    (
+        event("response.create", response={"tool_choice": {"type": "mcp", "server_label": "x"}}),
+        "invalid_value",
+        "response.tool_choice",
+    ),
+    (
+        update(tool_choice={"type": "mcp"}),
+        "missing_required_parameter",
+        "session.tool_choice.server_label",
+    ),
     (update(tools=[{"type": "function", "name": "a b"}]), "invalid_value", "session.tools[0].name"),
     (update(tools=[{"type": "function"}]), "missing_required_parameter", "session.tools[0].name"),
     (update(tools=[FUNCTION, FUNCTION]), "invalid_value", "session.tools"),

@@ -88,6 +88,7 @@ class FakeResponse:
         self.context = context
         self.number = number
         self.options = options
+        self.tools = context.tools
         self.script = script
         self.said = ""
         self.num_frames = 0
