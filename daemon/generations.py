@@ -21,8 +21,6 @@ from pipeline.messages import (
     ToolCallDelta,
 )
 
-FULL = "the conversation is full"  # so the engine says where a context can not hold a request
-
 Delta = TextDelta | AudioDelta | ToolCallDelta
 
 
@@ -78,9 +76,9 @@ class Generation:
 
 def _failure(event: ResponseEnded) -> Refusal:
     error = event.error or "the engine says nothing of it"
-    if not event.is_refused:
+    if event.refusal is None:
         return Refusal(500, f"The answer failed: {error}.", "engine_error")
-    code = "context_length_exceeded" if error.startswith(FULL) else "invalid_value"
+    code = "context_length_exceeded" if event.refusal == "context_full" else "invalid_value"
     message = error[0].upper() + error[1:]
     return Refusal(400, f"{message}.", code, param="messages")
 

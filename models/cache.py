@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.config import DecoderConfig
-from models.errors import ResourceError
+from models.errors import ContextFullError
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -91,7 +91,7 @@ class KvCache:
         if needed <= self._capacity:
             return
         if needed > self.max_length:
-            raise ResourceError(
+            raise ContextFullError(
                 f"the context is full: {needed} tokens are needed, {self.max_length} fit"
             )
         capacity = max(1, self._capacity)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 Role = Literal["system", "user", "assistant"]
 ToolChoice = Literal["auto", "none", "required"]
 EndStatus = Literal["completed", "cancelled", "incomplete", "failed"]
+Refusal = Literal["request", "context_full"]
 
 Pcm = npt.NDArray[np.float32]  # [num_samples] at 16 kHz, mono, -1..1
 Pcm16 = npt.NDArray[np.int16]  # [num_samples] at 24 kHz, mono
@@ -154,14 +155,16 @@ class CallEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndEvent:
-    """The last event of a reply. `is_refused`: it failed by what was asked, not by the engine."""
+    """The last event of a reply. `refusal`: by what of that which was asked it failed; None: by
+    nothing, or the engine is to blame.
+    """
 
     response: int
     status: EndStatus
     usage: Usage = field(default_factory=Usage)
     stages: Stages = field(default_factory=Stages)
     error: str | None = None
-    is_refused: bool = False
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

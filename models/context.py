@@ -18,7 +18,7 @@ from torch import Tensor
 from models.cache import KvCache
 from models.chat import ChatFormat
 from models.entries import Entry, MessageEntry, Placement, ReplyEntry, SpeechEntry
-from models.errors import RequestError, ResourceError
+from models.errors import ContextFullError, ModelError, RequestError
 from models.layout import Layout
 from models.pieces import Piece, TokenLog
 from models.qwen3_omni.mel import SILENCE
@@ -63,7 +63,7 @@ class Context:
         self.active_reply: ReplyEntry | None = None
         self.last_hidden: Tensor | None = None
         self.is_resting = False  # its caches were given up, and are not filled until it is used
-        self.fault: str | None = None  # why a message since the last reply was left out
+        self.fault: ModelError | None = None  # why a message since the last reply was left out
         self._num_placed = 0
         self._next = 0.0
         self._talker_next = 0.0
@@ -257,7 +257,7 @@ class Context:
         where = entry.placement
         new = pieces[where.num_pieces :]
         if len(self.log) + _tokens(new) > self.max_tokens:
-            raise ResourceError(
+            raise ContextFullError(
                 f"the conversation is full: {self.max_tokens} tokens of context are used up"
             )
         for piece in new:

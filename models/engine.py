@@ -350,18 +350,17 @@ class Engine:
         if unit.kind in ("encode", "place"):
             context.void_failed()
         if reply is None:
-            context.fault = str(error)
-            self._emit(FaultEvent(context=unit.context, error=context.fault))
+            context.fault = error
+            self._emit(FaultEvent(context=unit.context, error=str(error)))
             return
-        is_refused = isinstance(error, RequestError | ResourceError)
-        self._maker.end(context, reply, "failed", str(error), is_refused=is_refused)
+        self._maker.fail(context, reply, error)
         context.keep_reply(reply.entry, 0)
 
     def _take_fault(self, context: Context, reply: Reply) -> None:
         """Fail a reply to a message that had to be left out."""
         error, context.fault = context.fault, None
         if error is not None:
-            self._maker.end(context, reply, "failed", error, is_refused=True)
+            self._maker.fail(context, reply, error)
             context.keep_reply(reply.entry, 0)
 
     def log_ids(self, context: int) -> list[int]:

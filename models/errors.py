@@ -3,6 +3,7 @@
     ModelError
     ├── CheckpointError    the files are wrong or incomplete: choose or repair the checkpoint
     ├── ResourceError      not enough memory, disk or context: free some, or choose a smaller model
+    │   └── ContextFullError   a conversation is longer than the model can hold: shorten it
     └── RequestError       the caller asked for something that can not be: mend the request
 
 `exit_code` is what the `omnid` command ends with after printing the message on one line.
@@ -23,6 +24,10 @@ class CheckpointError(ModelError):
 
 class ResourceError(ModelError):
     """The machine lacks memory, disk or a device for what was asked."""
+
+
+class ContextFullError(ResourceError):
+    """A conversation has more tokens than one context of the model can hold."""
 
 
 class RequestError(ModelError):

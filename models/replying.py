@@ -21,6 +21,7 @@ from models.content import (
     EndStatus,
     EngineEvent,
     Pcm16,
+    Refusal,
     ReplyOptions,
     TextEvent,
     Usage,
@@ -28,7 +29,7 @@ from models.content import (
 from models.context import Context
 from models.deadlines import Admission
 from models.entries import ReplyEntry
-from models.errors import ResourceError
+from models.errors import ContextFullError, ModelError, RequestError, ResourceError
 from models.generation import GenerationSettings
 from models.layout import Layout
 from models.prefill import prefill
@@ -119,7 +120,7 @@ class ReplyMaker:
         status: EndStatus,
         error: str | None = None,
         *,
-        is_refused: bool = False,
+        refusal: Refusal | None = None,
     ) -> None:
         """Finish a reply in any state: its work is gone, its place in the log stays."""
         if not reply.is_active:
@@ -148,9 +149,18 @@ class ReplyMaker:
                 usage=usage,
                 stages=reply.stages,
                 error=error,
-                is_refused=is_refused,
+                refusal=refusal,
             ),
         )
+
+    def fail(self, context: Context, reply: Reply, error: ModelError) -> None:
+        """Finish a reply that can not be made."""
+        refusal: Refusal | None = None
+        if isinstance(error, ContextFullError):
+            refusal = "context_full"
+        elif isinstance(error, RequestError | ResourceError):
+            refusal = "request"
+        self.end(context, reply, "failed", str(error), refusal=refusal)
 
     def cancel(self, context: Context, reply: Reply) -> None:
         """Stop a reply; what was held back of it is never told."""

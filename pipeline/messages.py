@@ -23,6 +23,7 @@ Rgb = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]  # [height, width, 3]
 Role = Literal["system", "user", "assistant"]
 ToolChoice = Literal["auto", "none", "required"]
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
+Refusal = Literal["request", "context_full"]
 
 
 # ----------------------------------------------------------------------------- content of messages
@@ -326,7 +327,8 @@ class ToolCallDelta:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseEnded:
     """The last event of a reply. `error` is a message for people where `status` is "failed";
-    `is_refused`: it failed by what was asked, not by the engine.
+    `refusal`: by what of that which was asked it failed; None: by nothing, or the engine is to
+    blame.
     """
 
     response: int
@@ -334,7 +336,7 @@ class ResponseEnded:
     usage: Usage
     stages: Stages
     error: str | None = None
-    is_refused: bool = False
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

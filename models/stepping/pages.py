@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.cache import KeysValues
 from models.config import DecoderConfig
-from models.errors import ResourceError
+from models.errors import ContextFullError, ResourceError
 
 PAGE_SIZE = 64
 
@@ -106,7 +106,7 @@ class PagedCache:
         """
         needed = self.length + num_tokens
         if needed > self.max_length:
-            raise ResourceError(
+            raise ContextFullError(
                 f"the context is full: {needed} tokens are needed, {self.max_length} fit"
             )
         missing = -(-needed // self._pool.page_size) - len(self._pages)

@@ -374,15 +374,16 @@ async def test_an_engine_that_fails_before_the_first_word_and_behind_it() -> Non
         rig.engine.script = Script(status="failed", error="broken")
         with pytest.raises(openai.APIError, match="broken"):
             await ask(rig, stream=True)
-        full = "the conversation is full: 9 tokens of context are used up"
-        rig.engine.script = Script(
-            words=(), num_frames=0, status="failed", error=full, is_refused=True
-        )
-        with pytest.raises(openai.BadRequestError) as caught:
-            await ask(
-                rig,
+        for refusal, code in (
+            ("context_full", "context_length_exceeded"),
+            ("request", "invalid_value"),
+        ):
+            rig.engine.script = Script(
+                words=(), num_frames=0, status="failed", error="no", refusal=refusal
             )
-        assert caught.value.code == "context_length_exceeded"
+            with pytest.raises(openai.BadRequestError) as caught:
+                await ask(rig)
+            assert caught.value.code == code
         await nothing_is_left(rig)
 
 

@@ -148,6 +148,15 @@ def test_what_can_not_be_shown_is_the_callers_fault(rig: Rig) -> None:
             rig.drain()
         end = rig.ask(1, response).end
         assert end is not None
-        assert (end.status, end.is_refused) == ("failed", True)
+        assert (end.status, end.refusal) == ("failed", "request")
         assert end.error is not None
         assert "too long and thin" in end.error
+
+
+def test_a_conversation_that_is_too_long_is_told_apart(rig: Rig) -> None:
+    context = rig.engine._contexts[1]
+    context.max_tokens = len(context.log) + 20
+    rig.engine.append_message(1, Message(role="user", parts=(Text(text="1000 " * 50),)))
+    end = rig.ask(1, 1).end
+    assert end is not None
+    assert (end.status, end.refusal) == ("failed", "context_full")

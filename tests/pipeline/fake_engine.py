@@ -24,6 +24,7 @@ from pipeline.messages import (
     Message,
     Part,
     Pcm,
+    Refusal,
     ResponseEnded,
     ResponseEvent,
     ResponseOptions,
@@ -54,7 +55,7 @@ class Script:
     holds_at: int | None = None
     status: str = "completed"
     error: str | None = None
-    is_refused: bool = False
+    refusal: Refusal | None = None
 
 
 @dataclass
@@ -204,7 +205,7 @@ class FakeResponse:
             ),
             stages=Stages(first_pcm=12.0, tokens_left=3),
             error=error,
-            is_refused=self.script.is_refused,
+            refusal=self.script.refusal,
         )
 
 
