@@ -1,7 +1,6 @@
 """Speech of ours as a file, while it is being made: PCM16 in, bytes of a container out.
 
 FFmpeg encodes (through PyAV); what it is not needed for, raw samples and WAV, goes without it.
-Speed is changed by FFmpeg's `atempo`, which keeps the pitch.
 """
 
 from __future__ import annotations
@@ -111,50 +110,3 @@ def _frame(pcm: Pcm16, pts: int) -> av.AudioFrame:
     frame.sample_rate = ENGINE_OUTPUT_HZ
     frame.pts, frame.time_base = pts, Fraction(1, ENGINE_OUTPUT_HZ)
     return frame
-
-
-class Tempo:
-    """Speech made faster or slower, chunk by chunk. `speed`: 0.25 to 4."""
-
-    def __init__(self, speed: float) -> None:
-        self._num_samples = 0
-        self._graph: av.filter.Graph | None = None
-        if speed == 1.0:
-            return
-        self._graph = graph = av.filter.Graph()
-        source = graph.add_abuffer(
-            format="s16",
-            sample_rate=ENGINE_OUTPUT_HZ,
-            layout="mono",
-            time_base=Fraction(1, ENGINE_OUTPUT_HZ),
-        )
-        # one filter halves at most
-        factors = [speed] if speed >= 0.5 else [0.5, speed / 0.5]
-        filters = [graph.add("atempo", f"{factor:.6f}") for factor in factors]
-        graph.link_nodes(source, *filters, graph.add("abuffersink")).configure()
-
-    def push(self, pcm: Pcm16) -> Pcm16:
-        """More samples, 24 kHz; those that are ready."""
-        if self._graph is None or not len(pcm):
-            return pcm
-        self._graph.push(_frame(pcm, self._num_samples))
-        self._num_samples += len(pcm)
-        return self._pulled()
-
-    def close(self) -> Pcm16:
-        """The rest."""
-        if self._graph is None or not self._num_samples:
-            return np.zeros(0, np.int16)
-        self._graph.push(None)
-        return self._pulled()
-
-    def _pulled(self) -> Pcm16:
-        assert self._graph is not None
-        chunks = [np.zeros(0, np.int16)]
-        while True:
-            try:
-                frame = self._graph.pull()
-            except (BlockingIOError, EOFError):  # FFmpeg's "more input first", and its end
-                return np.concatenate(chunks)
-            assert isinstance(frame, av.AudioFrame), frame
-            chunks.append(np.asarray(frame.to_ndarray()[0], np.int16))

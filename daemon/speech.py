@@ -14,13 +14,14 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
-from daemon.audio_files import MEDIA_TYPES, AudioFile, FileFormat, Tempo
+from daemon.audio_files import MEDIA_TYPES, AudioFile, FileFormat
 from daemon.auth import ApiKeys, Refusal
 from daemon.generations import Generation, Prompt, generating
 from daemon.http_answers import Body, MadeAnswer
 from daemon.http_bodies import RestModel, body_schema, read_model
 from daemon.sessions import Sessions
 from pipeline.messages import AudioDelta, Message, ResponseOptions, TextPart, Usage
+from pipeline.time_stretch import TimeStretch
 
 MAX_INPUT_CHARS = 4_096
 REQUEST = "Read the following text aloud, word for word:"
@@ -108,11 +109,11 @@ class _Speech:
         self, generation: Generation, send: Callable[[bytes], Awaitable[None]]
     ) -> None:
         form: FileFormat = self.asked.response_format
-        tempo, file = Tempo(self.asked.speed), AudioFile(form)
+        stretch, file = TimeStretch(self.asked.speed), AudioFile(form)
         async for part in generation:
             if isinstance(part, AudioDelta):
-                await send(file.push(tempo.push(part.pcm)))
-        await send(file.push(tempo.close()) + file.close())
+                await send(file.push(stretch.push(part.pcm)))
+        await send(file.push(stretch.flush()) + file.close())
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

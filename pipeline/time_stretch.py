@@ -3,20 +3,22 @@
 Streaming: any chunking gives the same samples, and n samples in become round(n / speed) out.
 
 Waveform similarity overlap-add (Verhelst and Roelands, 1993): the output is made of segments of
-20 ms that are taken from the input at `speed` times their distance. Each is moved by up to 10 ms to
+12 ms that are taken from the input at `speed` times their distance. Each is moved by up to 8 ms to
 where it goes on best from what was said last, and is blended with that. Sample k of the output thus
 speaks of about input sample k * speed.
 """
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 
 from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm, Pcm16
 
-MIN_SPEED, MAX_SPEED = 0.25, 1.5
-SEGMENT_SAMPLES = ENGINE_OUTPUT_HZ * 20 // 1000
-MAX_SHIFT_SAMPLES = ENGINE_OUTPUT_HZ * 10 // 1000
+MIN_SPEED, MAX_SPEED = 0.25, 4.0
+SEGMENT_SAMPLES = ENGINE_OUTPUT_HZ * 12 // 1000
+MAX_SHIFT_SAMPLES = ENGINE_OUTPUT_HZ * 8 // 1000  # to and fro that is a period of the lowest voices
 
 _FADE_IN = np.sin(np.linspace(0, np.pi / 2, SEGMENT_SAMPLES, endpoint=False)) ** 2
 _SILENCE_ENERGY = 1e-6 * SEGMENT_SAMPLES  # -60 dB of full scale: nothing to line up with
@@ -32,6 +34,8 @@ class TimeStretch:
     def __init__(self, speed: float) -> None:
         assert MIN_SPEED <= speed <= MAX_SPEED, speed
         self._speed = speed
+        # a segment and how it goes on; where speed is high, more input than that makes one
+        self._reach = max(MAX_SHIFT_SAMPLES + 2 * SEGMENT_SAMPLES, ceil(SEGMENT_SAMPLES * speed))
         self._kept: Pcm = np.zeros(0, np.float32)  # the input from `_kept_from` on
         self._kept_from = 0
         self._tail: Pcm | None = None  # how the input goes on behind the last segment
@@ -64,7 +68,7 @@ class TimeStretch:
 
     def _segments(self) -> list[Pcm]:
         ready = []
-        while self._nominal + MAX_SHIFT_SAMPLES + 2 * SEGMENT_SAMPLES <= self._num_in:
+        while self._nominal + self._reach <= self._num_in:
             ready.append(self._next())
         return ready
 

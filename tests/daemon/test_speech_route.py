@@ -15,8 +15,6 @@ from daemon_rig import READY, Rig, serving
 from fake_engine import Script, line_of
 from openai import AsyncOpenAI
 
-from daemon.audio_files import Tempo
-
 NUM_SAMPLES = 8 * 1920
 TEXT = "The sky is blue."
 
@@ -84,22 +82,10 @@ async def test_events_instead_of_bytes() -> None:
         assert events[-1]["usage"]["input_tokens"] == 7
 
 
-@pytest.mark.parametrize("speed", [0.25, 0.7, 1.0, 1.5, 4.0])
-def test_another_speed_keeps_the_pitch(speed: float) -> None:
-    time_s = np.arange(2 * 24_000) / 24_000
-    tone = (9_000 * np.sin(2 * np.pi * 440 * time_s)).astype(np.int16)
-    tempo = Tempo(speed)
-    made = np.concatenate([*map(tempo.push, np.array_split(tone, 25)), tempo.close()])
-    assert len(made) == pytest.approx(len(tone) / speed, rel=0.03)
-    inner = made[2_000:-2_000].astype(float)
-    pitch_hz = float(np.abs(np.fft.rfft(inner)).argmax()) * 24_000 / len(inner)
-    assert pitch_hz == pytest.approx(440, rel=0.01)
-
-
 async def test_the_speed_of_a_request() -> None:
     async with serving() as rig:
         data = await speak(rig, response_format="pcm", speed=2.0)
-        assert len(data) == pytest.approx(NUM_SAMPLES, rel=0.1)
+        assert len(data) == NUM_SAMPLES, "of two bytes"
 
 
 @pytest.mark.parametrize(
