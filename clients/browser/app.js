@@ -81,15 +81,16 @@ const link = new Link({
   },
   onReplyNode: (node) => meters.attachReplyNode(node),
   isHearing: () => conversation.state === "hearing",
-  onUp: () => {
+  onUp: (isSame) => {
     ui.showError("link", null);
-    conversation.begin();
+    if (isSame) conversation.comeBack();
+    else conversation.begin();
     showControls();
   },
   onDown: (message) => {
     ui.showError("link", `${message} Trying again…`);
     meters.attachReplyNode(null);
-    conversation.setState("reconnecting");
+    conversation.leave();
     showControls();
   },
   onRefused: (error) => {

@@ -25,6 +25,7 @@ export class Conversation {
     this.turns = new Map();
     this.isManual = false;
     this.state = "offline";
+    this.isAway = false; // the line is broken: the state is that, whatever still happens here
     this.turnEndedAt = null;
     this.speech = { startMs: 0, endMs: 0 };
     this.isActive = false;
@@ -36,11 +37,24 @@ export class Conversation {
   // ------------------------------------------------------------------ what the user does
   /** After each connect: asks for our settings and re-creates what was said before. */
   begin() {
+    this.isAway = false;
     this.isActive = this.isPlaying = false;
     this.turnEndedAt = null;
     this.configure();
     for (const turn of this.turns.values()) this.recreate(turn);
     this.setState("listening");
+  }
+
+  /** The line broke. */
+  leave() {
+    this.setState("reconnecting");
+    this.isAway = true;
+  }
+
+  /** The line is back, and the session is the same: what happened meanwhile will be told. */
+  comeBack() {
+    this.isAway = false;
+    this.setState(this.isHeld ? "hearing" : this.isPlaying ? "speaking" : this.isActive ? "thinking" : "listening");
   }
 
   configure() {
@@ -107,7 +121,8 @@ export class Conversation {
   }
 
   setState(state) {
-    if (state === this.state) return;
+    this.isAway &&= state !== "offline";
+    if (this.isAway || state === this.state) return;
     this.state = state;
     this.hooks.onState(state);
   }

@@ -1,7 +1,8 @@
 // Keeps a call alive: connects, and after a loss calls again with growing pauses until it is told to stop.
-// By WebRTC, and by WebSocket where that finds no path (UDP is blocked) or does not exist.
+// By WebRTC, and by WebSocket where that finds no path (UDP is blocked) or does not exist. A WebSocket session whose
+// line broke is gone on with, as long as the server keeps it.
 
-import { SocketCall } from "./socket.js";
+import { SessionGone, SocketCall } from "./socket.js";
 import { Call, NoMediaPath, Refused } from "./wire.js";
 
 const FIRST_PAUSE_MS = 400;
@@ -12,8 +13,8 @@ const isFinal = (error) => error instanceof Refused && error.status >= 400 && er
 export class Link {
   /**
    * @param {{onEvent: Function, onStream: Function, onReplyNode: Function, isHearing: () => boolean, tracks: () => {microphone: ?MediaStreamTrack, camera: ?MediaStreamTrack},
-   *          onUp: () => void, onDown: (message: string) => void, onRefused: (error: Error) => void}} hooks
-   *   onDown: the link broke or could not be made and will be tried again; onRefused: it will not.
+   *          onUp: (isSame: boolean) => void, onDown: (message: string) => void, onRefused: (error: Error) => void}} hooks
+   *   onUp: isSame where the session is the one that it was before the line broke; onDown: the link broke or could not be made and will be tried again; onRefused: it will not.
    * @param {?string} transport "websocket": that alone; else WebRTC first
    */
   constructor(hooks, transport) {
@@ -23,7 +24,6 @@ export class Link {
     this.key = null;
     this.call = null;
     this.isWanted = false;
-    this.generation = 0;
     this.numFailures = 0;
     this.upAt = 0;
     this.timer = null;
@@ -47,7 +47,6 @@ export class Link {
 
   stop() {
     this.isWanted = false;
-    this.generation += 1;
     clearTimeout(this.timer);
     this.call?.close();
     this.call = null;
@@ -62,10 +61,13 @@ export class Link {
     this.call?.lose();
   }
 
-  async attempt() {
-    const generation = ++this.generation;
-    const isCurrent = () => generation === this.generation && this.isWanted;
+  isCurrent(call) {
+    return call === this.call && this.isWanted;
+  }
+
+  create() {
     const Transport = this.canUseWebRtc && !this.isUdpBlocked ? Call : SocketCall;
+    const isCurrent = () => this.isCurrent(call);
     const call = new Transport({
       key: this.key,
       onEvent: (event) => isCurrent() && this.hooks.onEvent(event),
@@ -74,27 +76,36 @@ export class Link {
       isHearing: this.hooks.isHearing,
       onLost: () => isCurrent() && this.retry("The connection to the server was lost."),
     });
-    this.call = call;
+    return call;
+  }
+
+  async attempt() {
+    const isSame = Boolean(this.call);
+    const call = (this.call ??= this.create());
     try {
-      const { microphone, camera } = this.hooks.tracks();
-      await call.open(microphone, camera);
+      if (isSame) await call.reopen();
+      else {
+        const { microphone, camera } = this.hooks.tracks();
+        await call.open(microphone, camera);
+      }
     } catch (error) {
-      await call.close(); // so that its place is free
-      if (isCurrent()) this.fail(error);
+      if (!call.isBroken || error instanceof SessionGone) await call.close(); // so that its place is free
+      if (this.isCurrent(call)) this.fail(error);
       return;
     }
-    if (!isCurrent()) return;
+    if (!this.isCurrent(call)) return;
     this.numFailures = 0;
     this.upAt = performance.now();
-    this.hooks.onUp();
+    this.hooks.onUp(isSame);
   }
 
   fail(error) {
     if (isFinal(error)) {
       this.stop();
       this.hooks.onRefused(error);
-    } else if (error instanceof NoMediaPath) {
-      this.isUdpBlocked = true;
+    } else if (error instanceof NoMediaPath || error instanceof SessionGone) {
+      this.isUdpBlocked ||= error instanceof NoMediaPath;
+      this.call = null;
       this.attempt();
     } else {
       this.retry(error instanceof TypeError ? "The server can not be reached." : error.message);
@@ -102,8 +113,7 @@ export class Link {
   }
 
   retry(message) {
-    this.generation += 1;
-    this.call = null;
+    if (!this.call?.isBroken) this.call = null;
     const pause = Math.min(FIRST_PAUSE_MS * 2 ** this.numFailures, LONGEST_PAUSE_MS);
     this.numFailures += 1;
     this.hooks.onDown(message);

@@ -1,6 +1,7 @@
 // One WebSocket session with the daemon, with the face of a WebRTC call (wire.js): what a call does by
 // itself is done here. The microphone and the camera go out as events, the reply is played in the page, and
-// `output_audio_buffer.*`, which only calls have, is told of our own player.
+// `output_audio_buffer.*`, which only calls have, is told of our own player. When the line breaks, the server keeps
+// the session for a while: `reopen` goes on with it, and what was heard of the reply until then goes on playing.
 
 import { Frames } from "./frames.js";
 import { Capture, Player, toBase64 } from "./sound.js";
@@ -9,6 +10,13 @@ import { Refused, refusal } from "./wire.js";
 const OPEN_TIMEOUT_MS = 10_000;
 const FRAME_LIMIT_BYTES = 64 << 10; // a slow line: sound goes first, the next frame is newer anyway
 const STALLED_BYTES = 512 << 10; // eight seconds of sound that do not leave: the line is dead
+
+/** The server does not keep the session any more. */
+export class SessionGone extends Error {
+  constructor() {
+    super("The session was lost with the connection.");
+  }
+}
 
 /** A browser can not set headers: the key goes with the subprotocols. */
 function protocols(key) {
@@ -25,7 +33,12 @@ export class SocketCall {
   constructor(hooks) {
     this.hooks = hooks;
     this.isOver = false;
+    this.isBroken = false; // the line is, but `reopen` may mend it
     this.socket = null;
+    this.stalled = null; // a socket that nothing leaves by any more
+    this.token = null; // opens a session that was kept
+    this.lastEventId = null;
+    this.waiting = []; // what is to be said on a line that is broken
     this.responseId = null;
     this.silenced = null; // the response whose sound nobody wants any more
     this.hasFrames = false; // the server holds a picture of ours
@@ -42,14 +55,23 @@ export class SocketCall {
   /** Throws Refused, TypeError (no server) or a timeout Error. */
   async open(microphoneTrack, cameraTrack) {
     await Promise.all([this.capture.open(), this.player.open()]);
-    await this.connect();
+    await this.connect({ "x-ext": "1" });
     this.hooks.onReplyNode(this.player.node);
     await this.setMicrophone(microphoneTrack);
     await this.setCamera(cameraTrack);
   }
 
-  async connect() {
-    const url = new URL("/v1/realtime?x-ext=1", location.href);
+  /** Goes on with a session whose line broke; nothing that was said is missing. Throws as `open`, and SessionGone. */
+  async reopen() {
+    await this.connect({ resume: this.token, after: this.lastEventId });
+    this.isBroken = false;
+    this.stalled?.close();
+    this.hooks.onReplyNode(this.player.node); // again: nobody measures a reply while the line is broken
+    for (const event of this.waiting.splice(0)) this.put(event);
+  }
+
+  async connect(query) {
+    const url = new URL(`/v1/realtime?${new URLSearchParams(query)}`, location.href);
     url.protocol = url.protocol.replace("http", "ws");
     try {
       this.socket = new WebSocket(url, protocols(this.hooks.key));
@@ -60,7 +82,8 @@ export class SocketCall {
     try {
       await this.opened();
     } catch (error) {
-      throw (await this.findRefusal()) ?? error;
+      this.socket.close(); // it may still be waiting
+      throw (await this.findRefusal()) ?? (this.isBroken ? new SessionGone() : error);
     }
     if (this.isOver) throw new Error("closed while connecting");
     this.socket.onclose = () => this.lose();
@@ -92,10 +115,12 @@ export class SocketCall {
 
   put(event) {
     if (this.isOpen) this.socket.send(JSON.stringify(event));
+    else if (this.isBroken) this.waiting.push(event);
   }
 
   sendSound(block) {
-    if (this.socket?.bufferedAmount > STALLED_BYTES) this.lose();
+    if (!this.isOpen) return;
+    if (this.socket.bufferedAmount > STALLED_BYTES) this.lose();
     else this.put({ type: "input_audio_buffer.append", audio: toBase64(block) });
   }
 
@@ -125,7 +150,12 @@ export class SocketCall {
   // ------------------------------------------------------------------ what comes in
   receive(event) {
     if (this.isOver) return;
+    if (event.type !== "session.created") this.lastEventId = event.event_id;
     switch (event.type) {
+      case "session.created":
+        this.token = event.x_resume_token ?? null;
+        this.lastEventId ??= event.event_id; // of a session that was kept it is not one of its events
+        break;
       case "response.created":
         this.responseId = event.response.id;
         break;
@@ -167,9 +197,18 @@ export class SocketCall {
 
   // ------------------------------------------------------------------ the end
   lose() {
-    if (this.isOver) return;
-    this.close();
+    if (this.isOver || this.isBroken) return;
+    if (this.token) this.breakOff();
+    else this.close();
     this.hooks.onLost();
+  }
+
+  /** Says no goodbye, which would end the session. */
+  breakOff() {
+    this.isBroken = true;
+    this.socket.onclose = this.socket.onmessage = null;
+    this.stalled = this.socket;
+    this.socket = null;
   }
 
   async close() {
@@ -179,6 +218,7 @@ export class SocketCall {
       this.socket.onclose = null;
       this.socket.close(1000, "hung up");
     }
+    this.stalled?.close();
     this.frames.close();
     this.capture.close();
     this.player.close();

@@ -29,6 +29,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+_TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(_TESTS / "daemon"), str(_TESTS / "pipeline")]  # the rig and scripted engine
+
 CHROMIUM = (
     os.environ.get("OMNID_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
