@@ -111,10 +111,7 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
     @app.post("/v1/realtime/calls/{call_id}/hangup")
     async def hang_up(call_id: str, request: Request) -> Response:
         """End a call."""
-        keys.check(request.headers)
-        if not sessions.hang_up(call_id):
-            message = "No session found for the provided call_id"
-            raise Refusal(404, message, "call_id_not_found", param="")
+        sessions.hang_up(call_id, keys.check(request.headers).owner)
         return Response(status_code=200)
 
     @app.post("/v1/realtime/sessions")

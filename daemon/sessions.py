@@ -85,6 +85,7 @@ class SessionEnded(Exception):  # noqa: N818 - an ending, not a fault
 class _Live:
     session: RealtimeSession
     call_id: str | None
+    owner: str
     ended: asyncio.Future[SessionEnded]
     task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -270,11 +271,13 @@ class Sessions:
 
     # ------------------------------------------------------------------ running
     async def run(
-        self, session: RealtimeSession, parts: Parts, *, call_id: str | None = None
+        self, session: RealtimeSession, parts: Parts, *, call_id: str | None = None, owner: str = ""
     ) -> SessionEnded:
-        """Run a session with its transport's parts until the first of them ends it; say why."""
+        """Run a session with its transport's parts until the first of them ends it; say why.
+        `owner`: of a call, who alone may attach to it and hang it up.
+        """
         logs.session_id.set(session.session.id)
-        live = _Live(session, call_id, asyncio.get_running_loop().create_future())
+        live = _Live(session, call_id, owner, asyncio.get_running_loop().create_future())
         self._live[session.session.id] = live
         ended = SessionEnded(NORMAL, "")
         log.info("session begins model=%s x_ext=%s", session.session.model, session.session.x_ext)
@@ -299,23 +302,27 @@ class Sessions:
             log.info("session ends code=%d reason=%r", ended.code, ended.reason)
         return ended
 
-    def hang_up(self, call_id: str) -> bool:
-        """End a call; False if there is none of this id."""
-        for live in self._live.values():
-            if live.call_id == call_id:
-                _end(live, SessionEnded(NORMAL, "Hung up."))
-                return True
-        return False
-
-    def find_call(self, call_id: str) -> tuple[RealtimeSession, asyncio.Event]:
-        """The session of a call, and what is set at its end.
+    def hang_up(self, call_id: str, owner: str) -> None:
+        """End a call of an owner.
 
         Raises:
-            Refusal: 404, there is no such call.
+            Refusal: as `find_call`.
         """
+        _end(self._find(call_id, owner), SessionEnded(NORMAL, "Hung up."))
+
+    def find_call(self, call_id: str, owner: str) -> tuple[RealtimeSession, asyncio.Event]:
+        """The session of a call of an owner, and what is set at its end.
+
+        Raises:
+            Refusal: 404, there is no such call, or it is somebody else's.
+        """
+        live = self._find(call_id, owner)
+        return live.session, live.is_over
+
+    def _find(self, call_id: str, owner: str) -> _Live:
         for live in self._live.values():
-            if live.call_id == call_id:
-                return live.session, live.is_over
+            if live.call_id == call_id and live.owner == owner:
+                return live
         message = "No session found for the provided call_id"
         raise Refusal(404, message, "call_id_not_found", param="")
 

@@ -77,7 +77,7 @@ async def answer(
     place = sessions.take_place("webrtc", owner)
     call = None
     try:
-        call = Call(sessions, place, patches=patches, has_extensions=has_extensions)
+        call = Call(sessions, place, owner=owner, patches=patches, has_extensions=has_extensions)
         sdp = await call.negotiate(_with_wanted_candidates(offer, sessions.settings.server.host))
     except BaseException:
         place.release()
@@ -119,6 +119,7 @@ class Call:
         sessions: Sessions,
         place: Place,
         *,
+        owner: str,
         patches: Sequence[SessionPatch],
         has_extensions: bool,
     ) -> None:
@@ -127,6 +128,7 @@ class Call:
         self._sessions = sessions
         self._settings = settings.webrtc
         self._place = place
+        self._owner = owner
         self._has_extensions = has_extensions
         self._inbox = ByteQueue(settings.limits.max_inbox_bytes)
         self._outbox = ByteQueue(settings.limits.max_outbox_bytes)
@@ -253,7 +255,7 @@ class Call:
         if self._camera is not None:
             parts["camera"] = self._camera.drain(session.conversation)
         try:
-            await self._sessions.run(session, parts, call_id=self.id)
+            await self._sessions.run(session, parts, call_id=self.id, owner=self._owner)
         finally:
             await self.close()
             self._place.release()

@@ -51,8 +51,7 @@ async def _serve(
     offered = websocket.scope["subprotocols"]
     accepted = SUBPROTOCOL if SUBPROTOCOL in offered else None
     if (call_id := query.get("call_id")) is not None:
-        keys.check(headers, offered)
-        session, is_over = sessions.find_call(call_id)
+        session, is_over = sessions.find_call(call_id, keys.check(headers, offered).owner)
         await websocket.accept(subprotocol=accepted)
         await _Sideband(websocket, sessions).run(session, is_over)
         return

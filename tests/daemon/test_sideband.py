@@ -45,6 +45,27 @@ async def test_both_channels_hear_and_command_the_session() -> None:
         assert rig.num_live == 1
 
 
+async def test_another_key_can_neither_attach_nor_hang_up() -> None:
+    mine, other = ({"authorization": f"Bearer {key}"} for key in ("key-one", "key-two"))
+    secret = '{"session": {"type": "realtime"}}'
+    async with serving(server__api_keys=["key-one", "key-two"]) as rig:
+        made = await rig.fetch("POST", "/v1/realtime/client_secrets", secret, **mine)
+        ephemeral = f"Bearer {json.loads(made.text)['value']}"
+        async with calling(rig, authorization=ephemeral) as client:
+            call = address(rig, client.location)
+            with pytest.raises(websockets.InvalidStatus) as caught:
+                await websockets.connect(call, additional_headers=other)
+            assert caught.value.response.status_code == 404
+            answer = await rig.fetch("POST", f"{client.location}/hangup", **other)
+            assert (answer.status, answer.error["code"]) == (404, "call_id_not_found")
+            assert rig.num_live == 1
+            async with websockets.connect(call, additional_headers=mine) as socket:
+                await next_of(socket, "session.created")
+            answer = await rig.fetch("POST", f"{client.location}/hangup", **mine)
+            assert answer.status == 200, "the key of whom the ephemeral one is"
+            await until(lambda: rig.num_live == 0)
+
+
 async def test_ends_with_the_call() -> None:
     async with serving() as rig, calling(rig) as client:
         async with websockets.connect(address(rig, client.location)) as socket:
