@@ -14,7 +14,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from daemon.chat import add_chat
 from daemon.client_secrets import ClientSecrets
 from daemon.description import add_description
 from daemon.metrics import Metrics
+from daemon.protocol import ProtocolError
 from daemon.sessions import Sessions, Supervisor
 from daemon.settings import Settings, SettingsError, cache_folder, load
 from daemon.speech import add_speech
 from daemon.status import add_status
+from daemon.wire_session import Voices
 from pipeline.errors import EngineLostError
 from pipeline.listening.judges import load_judges
 from pipeline.vad import SileroVad, Vad
@@ -210,13 +212,14 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
     Raises:
         pipeline.vad.VadUnavailableError: the voice detector can not run here.
         pipeline.listening.end_of_turn.JudgeUnavailableError: the Smart-Turn network can not.
+        SettingsError: the checkpoint, once it is loaded, has not the voices of the settings.
     """
     # the first detector loads its network, or says what is missing: not while somebody speaks
     await asyncio.to_thread(SileroVad)
     app = create_app(settings, supervisor)
     server = Server(uvicorn_config(app, settings))
     garbage.put_aside()
-    exit_code = 0
+    exit_code, fault = 0, None
 
     def stop(code: int) -> None:
         nonlocal exit_code
@@ -229,9 +232,17 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
         await sessions.aclose()  # before uvicorn cuts the connections, so that they can be told
         stop(0)
 
+    async def announce() -> None:
+        nonlocal fault
+        try:
+            await _announce(settings, supervisor, server, listener)
+        except SettingsError as error:
+            fault = error
+            stop(error.exit_code)
+
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
-        parts = [group.create_task(_announce(settings, supervisor, server, listener))]
+        parts = [group.create_task(announce(), name="announce")]
 
         def terminate() -> None:
             if server.should_exit or len(parts) > 1:
@@ -246,6 +257,8 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
         finally:
             for part in parts:
                 part.cancel()
+    if fault is not None:
+        raise fault
     return exit_code
 
 
@@ -286,7 +299,11 @@ def _certificate(settings: Settings) -> tuple[Path | None, Path | None]:
 async def _announce(
     settings: Settings, supervisor: Supervisor, server: Server, listener: socket.socket
 ) -> None:
-    """Tell a person where the page is, and what answers there."""
+    """Tell a person where the page is, and what answers there.
+
+    Raises:
+        SettingsError: as `serve`.
+    """
     await server.listening.wait()
     port = listener.getsockname()[1]
     scheme = "http" if settings.server.tls == "off" else "https"
@@ -302,6 +319,24 @@ async def _announce(
         if not server.should_exit:
             print(f"The model could not be loaded: {error}", flush=True)
         return
+    _check_voices(settings, info.voices)
     log.info("ready model=%s device=%s dtype=%s", info.checkpoint, info.device, info.dtype)
     if info.is_babbling:
         print(BABBLING, flush=True)
+
+
+def _check_voices(settings: Settings, available: Sequence[str]) -> None:
+    """Sessions could not begin with a voice that there is not.
+
+    Raises:
+        SettingsError: there is one of those that the settings name.
+    """
+    named: dict[str, tuple[str, Mapping[str, str]]] = {
+        "session.voice": (settings.session.voice, settings.voices),
+        **{f"voices.{alias}": (voice, {}) for alias, voice in settings.voices.items()},
+    }
+    for key, (voice, aliases) in named.items():
+        try:
+            Voices(aliases=aliases, available=available).resolve(voice)
+        except ProtocolError as error:
+            raise SettingsError(f"'{key}': {error.message}") from error

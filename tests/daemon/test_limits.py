@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from daemon.auth import Refusal
 from daemon.rates import RequestRates
 from daemon.server import serve
-from daemon.settings import load
+from daemon.settings import SettingsError, load
 
 CHAT = "/v1/chat/completions"
 ASK = json.dumps({"messages": [{"role": "user", "content": "Hi"}]})
@@ -137,6 +137,22 @@ async def served(script: Script | None = None, **overrides: Any) -> AsyncIterato
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ({"session__voice": "bogus"}, "session.voice"),
+        ({"voices__ash": "bogus"}, "voices.ash"),
+        ({"voices__ash": "nova"}, "voices.ash"),
+    ],
+)
+async def test_a_voice_that_the_checkpoint_has_not_is_told_at_the_start(
+    overrides: dict[str, str], key: str
+) -> None:
+    async with served(**overrides) as (_, task):
+        with pytest.raises(SettingsError, match=f"'{key}': Voice '.*' is not known"):
+            await task
 
 
 async def next_event(socket: ClientConnection, kind: str) -> dict[str, Any]:
