@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daemon.protocol import SessionPatch
+from daemon.protocol import ProtocolError, SessionPatch
 from daemon.settings import ServerSettings, SettingsError
 
 EPHEMERAL_PREFIX = "ek_"
@@ -49,6 +49,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         if status == 429:
             kind = "rate_limit_error"
         self.body = {"error": {"message": message, "type": kind, "code": code, "param": param}}
+
+    @classmethod
+    def of(cls, error: ProtocolError) -> Refusal:
+        """The refusal of a request that asks for what can not be."""
+        return cls(400, error.message, error.code, param=error.param)
 
 
 def is_loopback(host: str) -> bool:

@@ -36,8 +36,12 @@ async def serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> None
         await send_refusal(websocket.scope, websocket.send, refusal)
         return
     try:
+        connection = QwenConnection(websocket, sessions)
+        session = connection.open([grant.patch] if grant.patch else [])
         await websocket.accept()
-        await QwenConnection(websocket, sessions).run([grant.patch] if grant.patch else [])
+        await connection.run(session)
+    except ProtocolError as error:  # the session that a key carries is none for this dialect
+        await send_refusal(websocket.scope, websocket.send, Refusal.of(error))
     finally:
         place.release()
 

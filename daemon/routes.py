@@ -54,7 +54,7 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ProtocolError)
     async def invalid(_: Request, error: ProtocolError) -> JSONResponse:
-        refusal = Refusal(400, error.message, error.code, param=error.param)
+        refusal = Refusal.of(error)
         return JSONResponse(refusal.body, status_code=refusal.status)
 
     @app.exception_handler(BadInputError)

@@ -21,7 +21,7 @@ from daemon.auth import Refusal
 from daemon.garbage import Collector
 from daemon.metrics import Metrics
 from daemon.places import Place, Places
-from daemon.protocol import ServerEvent, SessionPatch, SessionView
+from daemon.protocol import ProtocolError, ServerEvent, SessionPatch, SessionView
 from daemon.protocol_session import SessionType, TranscriptionSessionView
 from daemon.rates import RequestRates
 from daemon.realtime import EXTENSIONS, RealtimeSession
@@ -236,6 +236,9 @@ class Sessions:
         is_transcription: bool = False,
     ) -> WireSession:
         voices = self.voices
+        if is_transcription and any(patch.type != "transcription" for patch in patches):
+            message = "The key is for a session that replies, not for one that transcribes."
+            raise ProtocolError(message, param="intent")
         wanted: SessionType = "transcription" if is_transcription else "realtime"
         session = WireSession.begin(
             self.settings,

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from daemon.auth import ApiKeys, Refusal, send_refusal
 from daemon.outbox import ByteQueue
-from daemon.protocol import ServerEvent, SessionPatch
+from daemon.protocol import ProtocolError, ServerEvent, SessionPatch
 from daemon.realtime import RealtimeSession
 from daemon.resume import KeptSession, KeptSessions, is_dropped, resumed_event
 from daemon.sessions import (
@@ -41,12 +41,14 @@ async def serve(
         await _serve(websocket, sessions, keys, kept_sessions)
     except Refusal as refusal:
         await send_refusal(websocket.scope, websocket.send, refusal)
+    except ProtocolError as error:
+        await send_refusal(websocket.scope, websocket.send, Refusal.of(error))
 
 
 async def _serve(
     websocket: WebSocket, sessions: Sessions, keys: ApiKeys, kept_sessions: KeptSessions
 ) -> None:
-    """The same; raises Refusal before the upgrade."""
+    """The same; raises Refusal or ProtocolError before the upgrade."""
     query, headers = websocket.query_params, websocket.headers
     offered = websocket.scope["subprotocols"]
     accepted = SUBPROTOCOL if SUBPROTOCOL in offered else None
@@ -65,15 +67,18 @@ async def _serve(
     patches = [grant.patch] if grant.patch else []
     place, is_kept = sessions.take_place("websocket", grant.owner), False
     try:
-        await websocket.accept(subprotocol=accepted)
         if has_extensions(query.get("x-ext"), headers.get("x-ext")):
             returning = _Returning(websocket, sessions, kept_sessions.new(grant.owner))
             session = returning.open(patches)
+            await websocket.accept(subprotocol=accepted)
             kept_sessions.start(returning.kept, session, place)
             is_kept = True
             await returning.begin(session)
         else:
-            await Connection(websocket, sessions).run(patches)
+            connection = Connection(websocket, sessions)
+            session = connection.open(patches)
+            await websocket.accept(subprotocol=accepted)
+            await connection.run(session)
     finally:
         if not is_kept:
             place.release()
@@ -182,9 +187,16 @@ class _Socket:
 class Connection(_Socket):
     """A client's socket: the session lives as long as it."""
 
-    async def run(self, patches: Sequence[SessionPatch]) -> None:
+    def open(self, patches: Sequence[SessionPatch]) -> RealtimeSession:
+        """A new session. Before the upgrade, so that it can still be refused.
+
+        Raises:
+            ProtocolError: one of `patches` does not fit.
+        """
+        return self._open(patches, self._send)
+
+    async def run(self, session: RealtimeSession) -> None:
         """Hold the session; then send what is left, and close."""
-        session = self._open(patches, self._send)
         session.start()
         await self._finish(await self._sessions.run(session, self._parts(session)))
 
@@ -198,7 +210,7 @@ class _Returning(_Socket):
         self._num_unkept = 0
 
     def open(self, patches: Sequence[SessionPatch]) -> RealtimeSession:
-        """A new session, which sends to its journal."""
+        """The same of a session that sends to its journal."""
         return self._open(patches, self.kept.send)
 
     async def begin(self, session: RealtimeSession) -> None:

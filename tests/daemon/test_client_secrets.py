@@ -69,6 +69,27 @@ async def mint(rig: Rig, **request: Any) -> str:
 
 
 @pytest.mark.parametrize(
+    ("kind", "path", "param"),
+    [
+        ("transcription", "/api-ws/v1/realtime", "session.type"),
+        ("realtime", "/v1/realtime?intent=transcription", "intent"),
+        ("realtime", "/v1/realtime?intent=transcription&x-ext=1", "intent"),
+    ],
+)
+async def test_a_secret_for_another_kind_of_session_is_refused_before_the_upgrade(
+    kind: str, path: str, param: str
+) -> None:
+    async with serving(server__api_keys=[KEY]) as rig:
+        bearer = {"Authorization": f"Bearer {await mint(rig, session={'type': kind})}"}
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(f"ws://127.0.0.1:{rig.port}{path}", additional_headers=bearer)
+        assert caught.value.response.status_code == 400
+        assert caught.value.response.body is not None
+        assert json.loads(caught.value.response.body)["error"]["param"] == param
+        assert not rig.app.state.sessions.places._num_of, "its place is free again"
+
+
+@pytest.mark.parametrize(
     ("request_body", "code", "param"),
     [
         ({"expires_after": {"seconds": 9}}, "integer_below_min_value", "expires_after.seconds"),
