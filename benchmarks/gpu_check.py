@@ -31,7 +31,7 @@ from benchmarks.gpu_kernels import time_kernels
 from benchmarks.gpu_steps import CONTEXT_TOKENS, StepBench
 from benchmarks.predictions import predict, read_published
 from models.chat import ChatFormat
-from models.commands.bench_engine import Bench
+from models.commands.bench import Bench
 from models.config import OmniConfig, parse_config
 from models.generation import read_generation
 from models.kernels import language

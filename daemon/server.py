@@ -111,6 +111,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             {"metavar": "DTYPE", "help": "auto, float32, bfloat16, float16"},
         ),
         (
+            "--experts",
+            "engine.experts",
+            {"choices": ["full", "int8", "int4"], "help": "how they are kept in memory (full)"},
+        ),
+        (
             "--engine",
             "engine.runs_in",
             {"choices": ["process", "thread"], "help": "where the model runs (process)"},
@@ -160,6 +165,7 @@ def run(args: argparse.Namespace) -> int:
         cache_folder=str(cache_folder()),
         device=engine.device,
         dtype=engine.dtype,
+        experts=engine.experts,
         num_threads=engine.num_threads,
         stuck_after_s=engine.stuck_after_s,
     )

@@ -31,7 +31,6 @@ from models.content import (
 )
 from models.context import Context
 from models.deadlines import Admission, PrefillPace
-from models.devices import pick_device, pick_dtype
 from models.encoding import MessageEncoder, checked_pcm, checked_rgb
 from models.engine_options import DEFAULT_OPTIONS
 from models.engine_options import EngineOptions as EngineOptions
@@ -39,12 +38,13 @@ from models.entries import SpeechEntry, message_entry, system_entry
 from models.errors import ModelError, RequestError, ResourceError
 from models.generation import GenerationSettings, read_generation
 from models.layout import Layout
+from models.loading import DEFAULT_PLACEMENT, load_placed
+from models.loading import Placement as Placement
 from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
 from models.reply import Reply
 from models.replying import ReplyMaker
 from models.voices import voice_id, voice_names
-from models.weights import load_model
 
 Clock = Callable[[], float]
 Tools = Sequence[Mapping[str, Any]]
@@ -95,9 +95,7 @@ class Engine:
     def load(
         cls,
         folder: Path,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
+        placement: Placement = DEFAULT_PLACEMENT,
         options: EngineOptions = DEFAULT_OPTIONS,
     ) -> Engine:
         """Load a checkpoint folder.
@@ -106,9 +104,8 @@ class Engine:
             CheckpointError, ResourceError: it can not be loaded; the message says why on one line.
         """
         config = read_config(folder)
-        place = pick_device(device)
         chat = ChatFormat.load(folder, config)
-        model = load_model(folder, config, device=place, dtype=pick_dtype(place, dtype))
+        model = load_placed(folder, config, placement)
         generation = read_generation(folder, config)
         return cls(
             model=model,

@@ -43,20 +43,16 @@ class Mlp(nn.Module):
         return projected
 
 
-class Experts(nn.Module):
-    """Stacked SwiGLU experts; only those that a token chose are read."""
+class ExpertMix(nn.Module):
+    """SwiGLU experts, of which only those that a token chose are read; how they are kept is the
+    subclass's.
+    """
 
     expert_weights: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "gate_up_proj": ("gate_proj", "up_proj"),
         "down_proj": ("down_proj",),
     }
-
-    def __init__(self, hidden_size: int, config: MoeConfig) -> None:
-        super().__init__()
-        num, inner = config.num_experts, config.expert_size
-        self.num_experts = num
-        self.gate_up_proj = nn.Parameter(torch.empty(num, 2 * inner, hidden_size))
-        self.down_proj = nn.Parameter(torch.empty(num, hidden_size, inner))
+    num_experts: int
 
     def forward(self, hidden_states: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Mix the chosen experts: [T, H], their ids [T, k] and weights [T, k] -> [T, H]."""
@@ -74,10 +70,8 @@ class Experts(nn.Module):
     def gathered(self, hidden_states: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """For few tokens on a GPU: copies the experts' weights, but never waits for their ids."""
         num_tokens, top_k = experts.shape
-        chosen = experts.flatten()  # [T * k], pair p belongs to token p // k
-        states = hidden_states.repeat_interleave(top_k, dim=0).unsqueeze(-1)  # [T * k, H, 1]
-        gate, up = torch.bmm(self.gate_up_proj[chosen], states).chunk(2, dim=1)
-        made = torch.bmm(self.down_proj[chosen], F.silu(gate) * up)  # [T * k, H, 1]
+        states = hidden_states.repeat_interleave(top_k, dim=0)  # pair p belongs to token p // k
+        made = self._pairs(experts.flatten(), states)  # [T * k, H]
         return _weighted(made.view(num_tokens, top_k, -1), weights)
 
     def grouped(self, hidden_states: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
@@ -98,8 +92,31 @@ class Experts(nn.Module):
         return _weighted(by_pair.view(num_tokens, top_k, -1), weights)
 
     def _expert(self, expert: int, hidden_states: Tensor) -> Tensor:
+        """[T, H] -> [T, H] by one expert."""
+        raise NotImplementedError
+
+    def _pairs(self, chosen: Tensor, states: Tensor) -> Tensor:
+        """[P, H] -> [P, H], row p by expert `chosen[p]`."""
+        raise NotImplementedError
+
+
+class Experts(ExpertMix):
+    """Experts whose matrices are stacked."""
+
+    def __init__(self, hidden_size: int, config: MoeConfig) -> None:
+        super().__init__()
+        num, inner = config.num_experts, config.expert_size
+        self.num_experts = num
+        self.gate_up_proj = nn.Parameter(torch.empty(num, 2 * inner, hidden_size))
+        self.down_proj = nn.Parameter(torch.empty(num, hidden_size, inner))
+
+    def _expert(self, expert: int, hidden_states: Tensor) -> Tensor:
         gate, up = F.linear(hidden_states, self.gate_up_proj[expert]).chunk(2, dim=-1)
         return F.linear(F.silu(gate) * up, self.down_proj[expert])
+
+    def _pairs(self, chosen: Tensor, states: Tensor) -> Tensor:
+        gate, up = torch.bmm(self.gate_up_proj[chosen], states.unsqueeze(-1)).chunk(2, dim=1)
+        return torch.bmm(self.down_proj[chosen], F.silu(gate) * up).squeeze(-1)
 
 
 def _weighted(by_token: Tensor, weights: Tensor) -> Tensor:
@@ -115,7 +132,7 @@ class SparseMlp(nn.Module):
         self.top_k = config.num_experts_per_token
         self.normalize_top_k = config.normalize_top_k
         self.gate = nn.Linear(hidden_size, config.num_experts, bias=False)
-        self.experts = Experts(hidden_size, config)
+        self.experts: ExpertMix = Experts(hidden_size, config)
         self.has_shared_expert = config.shared_expert_size is not None
         if config.shared_expert_size is not None:
             self.shared_expert = Mlp(hidden_size, config.shared_expert_size)

@@ -1,8 +1,7 @@
-"""Published 4-bit checkpoints (AWQ, GPTQ), read and dequantized while loading.
+"""Published 4-bit checkpoints (AWQ, GPTQ), read while loading.
 
-Plain PyTorch; nothing here multiplies packed weights, so memory is that of the unpacked model.
-Layouts follow AutoAWQ (`gemm`) and AutoGPTQ (version 1 stores zero points less one, `gptq_v2` as
-they are).
+Plain PyTorch; nothing here multiplies packed weights (`models.packed_matrices` does). Layouts
+follow AutoAWQ (`gemm`) and AutoGPTQ (version 1 stores zero points less one, `gptq_v2` as they are).
 """
 
 from __future__ import annotations
@@ -29,14 +28,19 @@ class Grouped:
 
     Attributes:
         levels: [N, H] uint8 in 0..15. scales: [N, H / group] float32. zeros: the same shape.
+        groups: [H] int64, each column's group, where they are not in order; else None.
     """
 
     levels: Tensor
     scales: Tensor
     zeros: Tensor
+    groups: Tensor | None = None
 
     def dequantized(self) -> Tensor:
         """[N, H] float32."""
+        if self.groups is not None:
+            shifted = self.levels.to(torch.float32) - self.zeros[:, self.groups]
+            return shifted * self.scales[:, self.groups]
         group = self.levels.shape[1] // self.scales.shape[1]
         rows, columns = self.levels.shape
         levels = self.levels.to(torch.float32).view(rows, -1, group)
@@ -66,8 +70,8 @@ def read_awq(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> Grouped:
 
 def read_gptq(
     qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor, *, is_v2: bool = False
-) -> Tensor:
-    """A matrix as GPTQ publishes it, dequantized: [N, H] float32.
+) -> Grouped:
+    """A matrix as GPTQ publishes it.
 
     Args:
         qweight: [H / 8, N] int32. qzeros: [groups, N / 8] int32. scales: [groups, N].
@@ -77,23 +81,33 @@ def read_gptq(
     Raises:
         CheckpointError: shapes that do not fit together.
     """
-    columns = qweight.shape[0] * PER_WORD
+    columns, num_groups = qweight.shape[0] * PER_WORD, qzeros.shape[0]
     _check(g_idx.shape == (columns,), qweight, qzeros, scales)
-    _check(scales.shape == (qzeros.shape[0], PER_WORD * qzeros.shape[1]), qweight, qzeros, scales)
+    _check(scales.shape == (num_groups, PER_WORD * qzeros.shape[1]), qweight, qzeros, scales)
     _check(scales.shape[1] == qweight.shape[1], qweight, qzeros, scales)
     plain = tuple(range(PER_WORD))
-    levels = _columns(qweight.t(), plain).t()  # [H, N]
+    levels = _columns(qweight.t(), plain)  # [N, H]
     zeros = _columns(qzeros, plain).to(torch.float32) + (0.0 if is_v2 else 1.0)
-    group = g_idx.long()
-    made = (levels.to(torch.float32) - zeros[group]) * scales.to(torch.float32)[group]
-    return made.t().contiguous()
+    groups = g_idx.long()
+    group_size = -(-columns // num_groups)
+    is_in_order = torch.equal(groups, torch.arange(columns, device=groups.device) // group_size)
+    return Grouped(
+        levels.contiguous(),
+        scales.t().to(torch.float32).contiguous(),
+        zeros.t().contiguous(),
+        groups=None if is_in_order and columns % num_groups == 0 else groups,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How a checkpoint packs matrices: `method` awq or gptq; each is so many tensors of `parts`."""
+    """How a checkpoint packs matrices: `method` awq or gptq; each is so many tensors of `parts`.
+
+    `group_size`: columns that share a scale; None: a whole row.
+    """
 
     method: str
+    group_size: int | None = 128
     is_v2: bool = False
 
     @property
@@ -113,8 +127,10 @@ class Packing:
                 made.append(f"{base}.weight")
         return made
 
-    def tensors(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Packed matrices dequantized to float32, once all their parts have come.
+    def tensors(
+        self, tensors: Iterable[tuple[str, Tensor]]
+    ) -> Iterator[tuple[str, Tensor | Grouped]]:
+        """Packed matrices, once all their parts have come, and all else as it is.
 
         Raises:
             CheckpointError: a part is missing, or the parts do not fit together.
@@ -134,10 +150,10 @@ class Packing:
             missing = [part for part in self.parts if part not in found]
             raise CheckpointError(f"the packed matrix {base} lacks {', '.join(missing)}")
 
-    def _read(self, found: dict[str, Tensor]) -> Tensor:
+    def _read(self, found: dict[str, Tensor]) -> Grouped:
         words = (found["qweight"], found["qzeros"], found["scales"])
         if self.method == "awq":
-            return read_awq(*words).dequantized()
+            return read_awq(*words)
         return read_gptq(*words, found["g_idx"], is_v2=self.is_v2)
 
 
@@ -160,7 +176,12 @@ def read_packing(folder: Path) -> Packing | None:
         raise CheckpointError(f"{method} with {bits} bits can not be read; with {BITS} it can")
     if method == "awq" and version.lower() != "gemm":
         raise CheckpointError(f"awq packed for {version!r} can not be read; for 'gemm' it can")
-    return Packing(method, is_v2=raw.get("checkpoint_format") == "gptq_v2")
+    group_size = int(raw.get("group_size", 128))
+    return Packing(
+        method,
+        group_size=group_size if group_size > 0 else None,
+        is_v2=raw.get("checkpoint_format") == "gptq_v2",
+    )
 
 
 def _columns(words: Tensor, order: tuple[int, ...]) -> Tensor:

@@ -8,32 +8,39 @@ import torch
 
 from models.config import OmniConfig
 from models.devices import check_fits
+from models.packed_matrices import Int4Matrices, Int8Matrices
 from models.qwen3_omni.model import Qwen3Omni
+from models.skeleton import ExpertWeights, skeleton
 from models.weights import finish
 
 
 @torch.no_grad()
 def random_model(
-    config: OmniConfig, *, device: torch.device, dtype: torch.dtype, seed: int = 0
+    config: OmniConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    experts: ExpertWeights = "full",
+    seed: int = 0,
 ) -> Qwen3Omni:
     """Weights whose products keep about the size of their inputs; norms are one.
 
     Raises:
         ResourceError: the device has not enough free memory.
     """
-    with torch.device("meta"):
-        model = Qwen3Omni(config)
-    model.to(dtype=dtype)
-    if model.code2wav is not None:
-        model.code2wav.to(dtype=torch.float32)
+    model = skeleton(config, dtype=dtype, experts=experts)
     check_fits(device, sum(parameter.nbytes for parameter in model.parameters()), "the model")
     model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            parameter.fill_(0.0 if name.endswith(("bias", "alpha", "beta")) else 1.0)
-        else:
-            spread = 1.0 / math.sqrt(parameter.shape[-1])
-            parameter.normal_(0.0, spread, generator=generator)
+    for module in model.modules():
+        if isinstance(module, Int8Matrices | Int4Matrices):
+            module.randomize(1.0 / math.sqrt(module.shape[-1]), generator)
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() == 1:
+                parameter.fill_(0.0 if name.endswith(("bias", "alpha", "beta")) else 1.0)
+            else:
+                spread = 1.0 / math.sqrt(parameter.shape[-1])
+                parameter.normal_(0.0, spread, generator=generator)
     finish(model, device)
     return model

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from models.sampling import NEGATIVE_INFINITY
 
+KERNEL_COLUMNS = 16  # the library's kernel reads beyond rows that are no multiple of it
 MIN_HEAD_BYTES = 32 * 2**20  # smaller heads stay in the cache, where reading them all is as quick
 MAX_CANDIDATE_SHARE = 1 / 16  # above it, the whole head is no dearer
 ROWS_AT_ONCE = 8192
@@ -42,6 +43,7 @@ class ScreenedHead:
         """For a head where this pays: large, float32, on a CPU; else None."""
         weight = head.weight
         is_plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+        is_plain = is_plain and weight.shape[1] % KERNEL_COLUMNS == 0
         return cls(weight) if is_plain and weight.nbytes >= MIN_HEAD_BYTES else None
 
     def logits(self, hidden: Tensor, num_best: int) -> Tensor:

@@ -5,8 +5,9 @@ Such a module says so:
 
     packed_weights    {"qkv_proj": ("q_proj", "k_proj", "v_proj")}: a child's weight and bias
                       hold these, one below the other; `packed_sizes` gives the rows of each
-    expert_weights    {"gate_up_proj": ("gate_proj", "up_proj")}: a stacked parameter
-                      [experts, rows, columns] holds these for each expert, in equal shares
+    expert_weights    {"gate_up_proj": ("gate_proj", "up_proj")}: a stacked parameter, or a module
+                      of packed matrices (`shape` of both is [experts, rows, columns]), holds
+                      these for each expert, in equal shares
     upstream_shapes   {"proj.weight": (1152, 3, 2, 16, 16)}: same numbers in the same order
 
 Knows names and shapes only; `models.weights` moves the numbers.
@@ -46,14 +47,18 @@ def slots(model: nn.Module) -> dict[str, Slot]:
     """Published name -> place, for every parameter of `model`, in the order of its parameters."""
     found: dict[str, Slot] = {}
     packed = _packed(model)
+    stacked: set[str] = set()
     for prefix, module in model.named_modules():
+        if prefix in stacked:  # packed matrices: what they consist of is in no checkpoint
+            continue
+        for name, parts in getattr(module, "expert_weights", {}).items():
+            stacked.add(_join(prefix, name))
+            found.update(_experts(prefix, name, parts, getattr(module, name).shape))
         for name, parameter in module.named_parameters(recurse=False):
             own = _join(prefix, name)
             if own in packed:
                 found.update(packed[own])
-            elif name in getattr(module, "expert_weights", {}):
-                found.update(_experts(prefix, name, module.expert_weights[name], parameter))
-            else:
+            elif own not in stacked:
                 found[own] = Slot(parameter=own, shape=parameter.shape)
     for name, shape in _reshaped(model):
         assert prod(shape) == prod(found[name].shape), (name, shape)
@@ -90,9 +95,9 @@ def _packed(model: nn.Module) -> dict[str, dict[str, Slot]]:
 
 
 def _experts(
-    prefix: str, name: str, parts: tuple[str, ...], parameter: Tensor
+    prefix: str, name: str, parts: tuple[str, ...], shape: torch.Size
 ) -> Iterator[tuple[str, Slot]]:
-    num_experts, num_rows, num_columns = parameter.shape
+    num_experts, num_rows, num_columns = shape
     share = num_rows // len(parts)
     for expert in range(num_experts):
         for index, part in enumerate(parts):

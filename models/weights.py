@@ -1,9 +1,8 @@
 """A checkpoint's safetensors <-> our modules: strict both ways, never two copies of the weights.
 
-The model is built on the meta device, memory is taken once in the wanted dtype, and each
-published tensor is copied from the memory-mapped file straight into its place. The vocoder is
-float32 whatever was asked: its periodic activations turn to noise in bfloat16. Names and places:
-`models.tensor_names`.
+The model is built on the meta device (`models.skeleton`), memory is taken once in the wanted dtype,
+and each published tensor is copied from the memory-mapped file straight into its place, or rounded
+into it where that is packed. Names and places: `models.tensor_names`.
 """
 
 from __future__ import annotations
@@ -21,18 +20,26 @@ from models.config import OmniConfig
 from models.decoder import Decoder
 from models.devices import check_fits
 from models.errors import CheckpointError
-from models.quantized import read_packing
+from models.packed_matrices import GROUP, Int4Matrices, Int8Matrices
+from models.quantized import Grouped, Packing, read_packing
 from models.qwen3_omni.model import Qwen3Omni
+from models.skeleton import ExpertWeights, set_dtypes, skeleton
 from models.tensor_names import Slot, expected_tensors, slots
 from models.weight_layout import lay_out_for_decoding
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
-_FLOAT32_CHILDREN = ("code2wav",)
+
+Target = Tensor | Int8Matrices | Int4Matrices
 
 
 def load_model(
-    folder: Path, config: OmniConfig, *, device: torch.device, dtype: torch.dtype
+    folder: Path,
+    config: OmniConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    experts: ExpertWeights = "full",
 ) -> Qwen3Omni:
     """Load the weights in `folder`: in eval mode, without gradients.
 
@@ -40,9 +47,10 @@ def load_model(
         CheckpointError: a file is missing or damaged, or a tensor is missing, left over or of
         another shape. ResourceError: the device has not enough free memory.
     """
-    with torch.device("meta"):
-        model = Qwen3Omni(config)
-    load_weights(model, folder, device=device, dtype=dtype)
+    packing = read_packing(folder)
+    group = GROUP if packing is None else packing.group_size
+    model = skeleton(config, dtype=dtype, experts=experts, group=group)
+    _load(model, folder, packing, device)
     lay_out_for_decoding(model)
     for module in model.modules():
         if isinstance(module, Decoder):
@@ -54,14 +62,19 @@ def load_weights(
     model: nn.Module, folder: Path, *, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Give a model on the meta device its memory and weights; raises as `load_model` does."""
-    files, packing = _weight_files(folder), read_packing(folder)
+    set_dtypes(model, dtype)
+    _load(model, folder, read_packing(folder), device)
+
+
+def _load(model: nn.Module, folder: Path, packing: Packing | None, device: torch.device) -> None:
+    files = _weight_files(folder)
     places, names = slots(model), _names_in(files)
     _check_names(folder, places, names if packing is None else packing.names(names))
-    _take_memory(model, device=device, dtype=dtype, what=str(folder))
-    parameters = dict(model.named_parameters())
+    _take_memory(model, device=device, what=str(folder))
+    targets = _targets(model)
     tensors = (named for path in files for named in _tensors(path))
     for name, tensor in tensors if packing is None else packing.tensors(tensors):
-        _put(places[name], parameters, name, tensor)
+        _put(places[name], targets, name, tensor)
     finish(model, device)
 
 
@@ -70,10 +83,11 @@ def fill_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     places = slots(model)
     _check_names(Path("memory"), places, tensors)
     device = torch.device("cpu")
-    _take_memory(model, device=device, dtype=torch.float32, what="the model")
-    parameters = dict(model.named_parameters())
+    set_dtypes(model, torch.float32)
+    _take_memory(model, device=device, what="the model")
+    targets = _targets(model)
     for name, tensor in tensors.items():
-        _put(places[name], parameters, name, tensor)
+        _put(places[name], targets, name, tensor)
     finish(model, device)
 
 
@@ -179,24 +193,36 @@ def _check_names(folder: Path, places: Mapping[str, Slot], names: Iterable[str])
         raise CheckpointError(f"{folder} does not fit its config.json; {'; '.join(faults)}")
 
 
-def _take_memory(model: nn.Module, *, device: torch.device, dtype: torch.dtype, what: str) -> None:
-    """Give every parameter memory in its final dtype, uninitialised."""
-    model.to(dtype=dtype)
-    for name in _FLOAT32_CHILDREN:
-        child = getattr(model, name, None)
-        if child is not None:
-            child.to(dtype=torch.float32)
+def _take_memory(model: nn.Module, *, device: torch.device, what: str) -> None:
+    """Give every parameter memory, uninitialised."""
     check_fits(device, sum(p.nbytes for p in model.parameters()), what)
     model.to_empty(device=device)
 
 
+def _targets(model: nn.Module) -> dict[str, Target]:
+    """What slots name: parameters, and packed matrices."""
+    packed = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Int8Matrices | Int4Matrices)
+    }
+    return {**dict(model.named_parameters()), **packed}
+
+
 @torch.no_grad()
-def _put(slot: Slot, parameters: Mapping[str, Tensor], name: str, tensor: Tensor) -> None:
-    if tensor.shape != slot.shape:
+def _put(slot: Slot, targets: Mapping[str, Target], name: str, tensor: Tensor | Grouped) -> None:
+    shape = tensor.levels.shape if isinstance(tensor, Grouped) else tensor.shape
+    if shape != slot.shape:
         raise CheckpointError(
-            f"tensor {name} has shape {list(tensor.shape)}, config.json asks for {list(slot.shape)}"
+            f"tensor {name} has shape {list(shape)}, config.json asks for {list(slot.shape)}"
         )
-    slot.view(parameters[slot.parameter]).copy_(tensor)
+    target = targets[slot.parameter]
+    if not isinstance(target, Tensor):
+        assert slot.expert is not None, name
+        target.put(slot.expert, slot.start, tensor)
+        return
+    numbers = tensor.dequantized() if isinstance(tensor, Grouped) else tensor
+    slot.view(target).copy_(numbers)
 
 
 def _plan_shards(

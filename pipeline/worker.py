@@ -72,11 +72,12 @@ def load_core(options: WorkerOptions) -> Engine:
         return _scripted_core(options.core)
     import torch
 
-    from models.engine import Engine
+    from models.engine import Engine, Placement
 
     torch.set_num_threads(options.num_threads)
     folder = checkpoint_folder(options.model, Path(options.cache_folder))
-    return Engine.load(folder, device=options.device, dtype=options.dtype)
+    placement = Placement(device=options.device, dtype=options.dtype, experts=options.experts)
+    return Engine.load(folder, placement)
 
 
 def checkpoint_folder(model: str, cache_folder: Path) -> Path:

@@ -19,6 +19,7 @@ class WorkerOptions:
     cache_folder: str
     device: str = "auto"
     dtype: str = "auto"
+    experts: str = "full"
     num_threads: int = 1
     stuck_after_s: float = 0.0
     core: str | None = None

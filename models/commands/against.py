@@ -20,7 +20,7 @@ import torch
 from models.errors import ResourceError
 
 if TYPE_CHECKING:
-    from models.commands.bench_engine import Bench
+    from models.commands.bench import Bench
 
 
 def measure_reference(bench: Bench, folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:

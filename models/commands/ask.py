@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
 
+from models.commands.placement import add_placement, placement_of
 from models.content import (
     Audio,
     AudioEvent,
@@ -55,8 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-only", action="store_true", help="do not speak the answer")
     parser.add_argument("--out", type=Path, metavar="REPLY.wav", help="write the speech here")
     parser.add_argument("--json", metavar="FILE|-", help="write a record of the answer")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add_placement(parser)
 
 
 def _utf8(text: str) -> str:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         greedy=args.greedy,
         seed=args.seed,
     )
-    engine = Engine.load(resolve_checkpoint(args.model), device=args.device, dtype=args.dtype)
+    engine = Engine.load(resolve_checkpoint(args.model), placement_of(args))
     engine.open(CONTEXT, instructions=args.instructions, voice=args.voice)
     engine.append_message(CONTEXT, message)
     engine.respond(CONTEXT, RESPONSE, options)

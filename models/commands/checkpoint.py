@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from models.commands.placement import add_placement, placement_of
 from models.commands.verify import verify
 from models.devices import format_bytes
 from models.hub import resolve_checkpoint
@@ -116,8 +117,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "picture. Prints a report to attach to a bug; ends with 1 where an answer is wrong.",
     )
     verify.add_argument("model", metavar="DIR|ID", help="checkpoint folder or hub id")
-    verify.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
-    verify.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add_placement(verify)
 
 
 def _tiny(args: argparse.Namespace) -> int:
@@ -151,7 +151,7 @@ def _exam(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    return verify(resolve_checkpoint(args.model), device=args.device, dtype=args.dtype)
+    return verify(resolve_checkpoint(args.model), placement_of(args))
 
 
 _RUNS: Mapping[str, Callable[[argparse.Namespace], int]] = {

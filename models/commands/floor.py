@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.feed_forward import Experts, SparseMlp
+from models.feed_forward import SparseMlp
 from models.qwen3_omni.model import Qwen3Omni
 
 COPY_BYTES = 256 * 2**20
@@ -81,14 +81,13 @@ def measure_floor(model: Qwen3Omni) -> Floor:
 
 
 def _bytes_read(part: nn.Module) -> int:
-    """Weights that one token reads."""
+    """Weights that one token reads; packed experts have their matrices in modules of their own."""
     total = 0.0
     share = {
-        id(inner): moe.top_k / inner.num_experts
+        id(inner): moe.top_k / moe.experts.num_experts
         for moe in part.modules()
         if isinstance(moe, SparseMlp)
-        for inner in [moe.experts]
-        if isinstance(inner, Experts)
+        for inner in moe.experts.modules()
     }
     for module in part.modules():
         if isinstance(module, nn.Embedding):

@@ -22,7 +22,7 @@ import torch
 from models.commands.ask import Answer
 from models.content import Audio, Image, Message, Part, Pcm16, ReplyOptions, Rgb, Text
 from models.devices import describe_device, format_bytes
-from models.engine import Engine
+from models.engine import Engine, Placement
 from models.errors import ModelError
 from models.wav import read_wav
 
@@ -84,14 +84,14 @@ def questions() -> tuple[Question, ...]:
     )
 
 
-def verify(folder: Path, *, device: str, dtype: str) -> int:
+def verify(folder: Path, placement: Placement) -> int:
     """Print the report; returns 0 where all is well or nothing can be judged, else 1.
 
     Raises:
         CheckpointError, ResourceError: it can not be loaded.
     """
     started = time.perf_counter()
-    engine = Engine.load(folder, device=device, dtype=dtype)
+    engine = Engine.load(folder, placement)
     loaded_s = time.perf_counter() - started
     print(_head(folder, engine, loaded_s))
     findings = []

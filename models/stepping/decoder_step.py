@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.decoder import Decoder, DecoderLayer
-from models.feed_forward import Mlp, SparseMlp
+from models.feed_forward import Experts, Mlp, SparseMlp
 from models.stepping.operations import Operations
 from models.stepping.pages import PagePool
 
@@ -75,7 +75,10 @@ def _feed_forward(layer: DecoderLayer, rows: Tensor, operations: Operations) -> 
         F.linear(normed, mlp.gate.weight), mlp.top_k, is_normalized=mlp.normalize_top_k
     )
     stacked = mlp.experts
-    mixed = operations.mix(normed, experts, weights, stacked.gate_up_proj, stacked.down_proj)
+    if isinstance(stacked, Experts):
+        mixed = operations.mix(normed, experts, weights, stacked.gate_up_proj, stacked.down_proj)
+    else:
+        mixed = stacked.gathered(normed, experts, weights.to(normed.dtype))
     if mlp.has_shared_expert:
         shared = mlp.shared_expert
         active = operations.gate(normed, shared.gate_up_proj.weight, None, norm.eps)

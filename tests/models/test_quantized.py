@@ -84,7 +84,7 @@ def test_gptq_is_read_as_packed(grouped: Grouped, is_v2: bool) -> None:
         order // 16,
         is_v2=is_v2,
     )
-    torch.testing.assert_close(matrix, grouped.dequantized()[:, order])
+    torch.testing.assert_close(matrix.dequantized(), grouped.dequantized()[:, order])
 
 
 def test_tensors_that_do_not_fit_are_refused(grouped: Grouped) -> None:

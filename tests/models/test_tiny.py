@@ -14,7 +14,7 @@ from models import tiny
 from models.chat import ChatFormat
 from models.config import read_config
 from models.content import Audio, AudioEvent, EndEvent, Message, ReplyOptions, Text, TextEvent
-from models.engine import Engine
+from models.engine import Engine, Placement
 from models.errors import CheckpointError
 from models.generation import read_generation
 from models.tiny import write_tiny_checkpoint
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Engine:
-    return Engine.load(folder, device="cpu")
+    return Engine.load(folder, Placement(device="cpu"))
 
 
 # ------------------------------------------------------------------------------------------ format
@@ -191,7 +191,7 @@ def test_replies_of_twenty_seeds(engine: Engine) -> None:
 @pytest.mark.parametrize("seed", range(1, 8))
 def test_replies_of_other_checkpoints(seed: int, tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "checkpoint", seed=seed)
-    said = replies(Engine.load(tmp_path / "checkpoint", device="cpu"), range(10))
+    said = replies(Engine.load(tmp_path / "checkpoint", Placement(device="cpu")), range(10))
     assert [reply.status for reply in said] == ["completed"] * 10
     assert all(1.0 <= reply.seconds <= 10.0 for reply in said)
     assert all(0.03 < reply.rms < 0.3 for reply in said)

@@ -25,7 +25,7 @@ from models.content import (
     ToolCall,
     ToolResult,
 )
-from models.engine import Engine
+from models.engine import Engine, Placement
 from models.tiny import write_tiny_checkpoint
 from models.tool_calls import ToolCallError, ToolCallReader
 
@@ -92,7 +92,7 @@ def chat(folder: Path) -> ChatFormat:
 
 @pytest.fixture
 def engine(folder: Path) -> Engine:
-    made = Engine.load(folder, device="cpu", dtype="float32")
+    made = Engine.load(folder, Placement(device="cpu", dtype="float32"))
     made.open(1, instructions="Be kind.", voice=None, tools=[WEATHER])
     made.append_message(1, Message(role="user", parts=(Text(text="Hello"),)))
     return made

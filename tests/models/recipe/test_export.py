@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.content import EndEvent, Message, ReplyOptions, Text
-from models.engine import Engine
+from models.engine import Engine, Placement
 from models.errors import CheckpointError
 from models.qwen3_omni.images import read_pixel_limits
 from models.qwen3_omni.vocoder import Code2Wav
@@ -44,7 +44,7 @@ def test_the_engine_loads_and_answers(work: Path, tmp_path: Path) -> None:
     size = export(work, tmp_path / "out")
     assert size == sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) < MAX_BYTES
     assert read_pixel_limits(tmp_path / "out") == (CAMERA_LIMITS, CAMERA_LIMITS)
-    engine = Engine.load(tmp_path / "out", device="cpu", dtype="float32")
+    engine = Engine.load(tmp_path / "out", Placement(device="cpu", dtype="float32"))
     engine.open(1, instructions="You are a helpful assistant.", voice=None)
     engine.append_message(1, Message(role="user", parts=(Text(text="hello"),)))
     engine.respond(1, 1, ReplyOptions(max_tokens=4))
