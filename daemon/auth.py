@@ -129,6 +129,8 @@ class ApiKeys:
             Refusal: 401, none, or a wrong or expired one.
         """
         key = _key_of(headers, subprotocols)
+        if not key and self._digests:
+            raise _unknown_key()
         if key.startswith(EPHEMERAL_PREFIX):
             grant = self._ephemeral.grant(key)
             if grant is None:

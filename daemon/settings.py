@@ -196,7 +196,9 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
             flags.setdefault(table, {})[name] = value
     _overlay(tables, flags, "command line")
     settings = _build(tables)
-    env_key = os.environ.get("OMNID_API_KEY", "")
+    if not all(key.strip() for key in settings.server.api_keys):
+        raise SettingsError("'server.api_keys' must not hold an empty key")
+    env_key = os.environ.get("OMNID_API_KEY", "").strip()
     if env_key and env_key not in settings.server.api_keys:
         keys = (*settings.server.api_keys, env_key)
         settings = replace(settings, server=replace(settings.server, api_keys=keys))

@@ -11,6 +11,9 @@ from daemon_rig import Rig, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from daemon.auth import ApiKeys, Refusal
+from daemon.client_secrets import ClientSecrets
+
 KEY = "secret-key"
 
 
@@ -179,3 +182,10 @@ async def test_nothing_else_lies_under_the_page(path: str) -> None:
         answer = await rig.fetch("GET", path)
         assert answer.status in (307, 404), answer.text[:100]
         assert "import" not in answer.text
+
+
+async def test_no_key_is_no_key_whatever_is_accepted() -> None:
+    keys = ApiKeys([""], ClientSecrets())  # settings refuse this; it must not open the door anyway
+    for headers in ({}, {"authorization": "Bearer "}, {"authorization": "Basic "}):
+        with pytest.raises(Refusal):
+            keys.enter(headers)

@@ -50,6 +50,7 @@ def test_a_file_overlays_and_flags_overlay_it(tmp_path: Path) -> None:
         ("[websocket]\nping_interval_s = 0\n", "websocket.ping_interval_s"),
         ("[webrtc]\ncamera_fps = 0\n", "webrtc.camera_fps"),
         ("[server]\napi_keys = [1]\n", "server.api_keys"),
+        ('[server]\napi_keys = ["sk-1", " "]\n', "'server.api_keys' must not hold an empty key"),
         ('[server]\ntls = "maybe"\n', "off, auto, files"),
         ("[webrtc]\ncamera_fps = false\n", "webrtc.camera_fps"),
         ("[server\n", "not valid TOML"),
