@@ -26,6 +26,7 @@ from daemon import build, garbage, logs, routes, webrtc
 from daemon.auth import ApiKeys, Gate, check_bind
 from daemon.chat import add_chat
 from daemon.client_secrets import ClientSecrets
+from daemon.closing_protocol import ClosingProtocol
 from daemon.description import add_description
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError
@@ -149,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
         ServerError: the address can not be listened on, or the model's folder is not there.
     """
     overrides = {key: value for key, value in vars(args).items() if "." in key}
-    if args.api_key:
+    if args.api_key is not None:
         overrides["server.api_keys"] = [args.api_key]
     settings = load(args.config, overrides)
     check_bind(settings.server)
@@ -195,16 +196,24 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with signals left to us: its own handling raises them once more at the end."""
+    """uvicorn, with signals left to us: its own handling raises them once more at the end; and
+    sessions end before it closes their connections, so that their clients can be told.
+    """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, sessions: Sessions) -> None:
         super().__init__(config)
+        self._sessions = sessions
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
         await super().startup(sockets)
         self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        await self._sessions.aclose()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -223,7 +232,7 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
     # the first detector loads its network, or says what is missing: not while somebody speaks
     await asyncio.to_thread(SileroVad)
     app = create_app(settings, supervisor)
-    server = Server(uvicorn_config(app, settings))
+    server = Server(uvicorn_config(app, settings), app.state.sessions)
     garbage.put_aside()
     exit_code, fault = 0, None
 
@@ -233,9 +242,7 @@ async def serve(settings: Settings, supervisor: Supervisor, listener: socket.soc
         server.should_exit, exit_code = True, code
 
     async def drain() -> None:
-        sessions: Sessions = app.state.sessions
-        await sessions.drain()
-        await sessions.aclose()  # before uvicorn cuts the connections, so that they can be told
+        await app.state.sessions.drain()
         stop(0)
 
     async def announce() -> None:
@@ -275,7 +282,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        ws="websockets-sansio",
+        ws=ClosingProtocol,
         ws_max_size=settings.limits.max_message_bytes,
         ws_ping_interval=settings.websocket.ping_interval_s,
         ws_ping_timeout=settings.websocket.ping_timeout_s,

@@ -124,6 +124,7 @@ class Sessions:
         self._live: dict[str, _Live] = {}
         self._group: asyncio.TaskGroup | None = None
         self._cancels: set[Callable[[], None]] = set()
+        self._attending: set[asyncio.Task[Any]] = set()
 
     # ------------------------------------------------------------------ life of the server
     @contextlib.asynccontextmanager
@@ -149,6 +150,17 @@ class Sessions:
         finally:
             self._cancels.discard(cancel)
 
+    @contextlib.contextmanager
+    def attending(self) -> Iterator[None]:
+        """Have the end of the server wait for this task: it tells a client that a session ended."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._attending.add(task)
+        try:
+            yield
+        finally:
+            self._attending.discard(task)
+
     async def drain(self) -> None:
         """Take nobody new; wait until those who are here have gone, as long as they may take."""
         self.places.close()
@@ -165,6 +177,7 @@ class Sessions:
         for live in list(self._live.values()):
             live.session.refuse(SHUTTING_DOWN, "server_shutting_down")
             _end(live, SessionEnded(RESTART, SHUTTING_DOWN))
+        tasks += self._attending
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=CLOSE_S)
             for task in late:

@@ -55,7 +55,8 @@ async def _serve(
     if (call_id := query.get("call_id")) is not None:
         session, is_over = sessions.find_call(call_id, keys.check(headers, offered).owner)
         await websocket.accept(subprotocol=accepted)
-        await _Sideband(websocket, sessions).run(session, is_over)
+        with sessions.attending():
+            await _Sideband(websocket, sessions).run(session, is_over)
         return
     grant = keys.enter(headers, offered)
     if (token := query.get("resume")) is not None:
@@ -116,11 +117,16 @@ class _Socket:
         }
 
     async def _finish(self, ended: SessionEnded) -> None:
-        """Send what is left, and close."""
-        with contextlib.suppress(WebSocketDisconnect, TimeoutError, RuntimeError):
-            # a peer that is gone or does not read can not be told
-            async with asyncio.timeout(FLUSH_S):
-                await self._close(ended)
+        """Send what is left, as far as the peer reads it soon, and close."""
+        with contextlib.suppress(WebSocketDisconnect, SessionEnded, RuntimeError):  # a peer is gone
+            if self._websocket.client_state is not WebSocketState.CONNECTED:
+                return
+            self._outbox.close()
+            if ended.code != OVERLOADED:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_S):
+                        await self._write()
+            await self._websocket.close(ended.code, ended.reason)
 
     def _send(self, event: ServerEvent) -> None:
         self._put(event.to_json())
@@ -174,15 +180,6 @@ class _Socket:
         except (WebSocketDisconnect, RuntimeError) as error:
             raise SessionEnded(NORMAL, "The client closed the socket.", is_meant=False) from error
 
-    async def _close(self, ended: SessionEnded) -> None:
-        if self._websocket.client_state is not WebSocketState.CONNECTED:
-            return
-        self._outbox.close()
-        if ended.code != OVERLOADED:
-            with contextlib.suppress(SessionEnded):
-                await self._write()
-        await self._websocket.close(ended.code, ended.reason)
-
 
 class Connection(_Socket):
     """A client's socket: the session lives as long as it."""
@@ -230,6 +227,10 @@ class _Returning(_Socket):
         await self._hold(session, taken_over)
 
     async def _hold(self, session: RealtimeSession, taken_over: asyncio.Event) -> None:
+        with self._sessions.attending():
+            await self._hold_on(session, taken_over)
+
+    async def _hold_on(self, session: RealtimeSession, taken_over: asyncio.Event) -> None:
         ended = SessionEnded(NORMAL, "")
         try:
             async with asyncio.TaskGroup() as group:

@@ -137,7 +137,7 @@ async def serving(
     engine = engine or FakeEngine(script)
     supervisor = FakeSupervisor(engine, state)
     app = create_app(settings, supervisor, new_vad=LoudnessVad)
-    server = Server(uvicorn_config(app, settings))
+    server = Server(uvicorn_config(app, settings), app.state.sessions)
     with free_socket() as listener:
         port = listener.getsockname()[1]
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:

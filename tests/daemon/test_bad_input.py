@@ -385,7 +385,25 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
         )
         socket.transport.resume_reading()
         await socket.wait_closed()
-        assert socket.close_code in (1006, 1013)
+        assert socket.close_code == 1013
+
+
+async def test_who_never_reads_again_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.closing_protocol.CLOSE_S", 0.3)
+    async with (
+        serving(limits__max_outbox_bytes=100_000) as rig,
+        talking(rig, max_queue=None) as socket,
+    ):
+        long = json.dumps({"type": "x" * 70, "event_id": "e" * 500})
+        socket.transport.pause_reading()
+        for _ in range(40_000):
+            if rig.num_live == 0:
+                break
+            await socket.send(long)
+        await until(lambda: rig.num_live == 0)
+        assert rig.server.server_state.connections, "it may still read on"
+        await until(lambda: not rig.server.server_state.connections)
+        socket.transport.abort()
 
 
 async def test_a_client_that_vanishes_stops_the_work_within_a_second() -> None:
@@ -411,6 +429,7 @@ async def test_a_session_expires() -> None:
 async def test_the_end_of_the_server_ends_its_sessions() -> None:
     async with serving() as rig, talking(rig) as socket:
         rig.server.should_exit = True
+        assert (await next_event(socket))["error"]["code"] == "server_shutting_down"
         with pytest.raises(ConnectionClosed):
             await next_event(socket)
         assert socket.close_code == 1012

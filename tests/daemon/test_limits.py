@@ -162,6 +162,30 @@ async def next_event(socket: ClientConnection, kind: str) -> dict[str, Any]:
             return event
 
 
+async def test_ctrl_c_tells_everybody_and_ends_at_once() -> None:
+    """The error, the end of the reply, and why; also on a socket that might have come back."""
+    async with served(Script(holds_at=2), server__drain_s=20.0) as (rig, task):
+        async with connect(rig.ws) as plain, connect(rig.ws + "&x-ext=1") as resumable:
+            for socket in (plain, resumable):
+                await next_event(socket, "session.created")
+                await socket.send(json.dumps({"type": "response.create"}))
+                await next_event(socket, "response.created")
+            os.kill(os.getpid(), signal.SIGINT)
+            for socket in (plain, resumable):
+                error = (await next_event(socket, "error"))["error"]
+                assert error["code"] == "server_shutting_down"
+                done = await next_event(socket, "response.done")
+                assert done["response"]["status"] == "cancelled"
+                with pytest.raises(ConnectionClosed) as caught:
+                    await next_event(socket, "never")
+                assert caught.value.rcvd is not None
+                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (
+                    1012,
+                    error["message"],
+                )
+        assert await task == 130
+
+
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
