@@ -195,8 +195,9 @@ class WireSession:
         for index, tool in enumerate(tools if patch.tools is not None else ()):
             if isinstance(tool, McpTool):
                 check_reachable(tool, self.mcp.hosts, param=f"session.tools[{index}]")
-        if patch.tool_choice is not None:
-            _check_choice(choice, tools, self.remote)
+        if patch.tool_choice is not None or patch.tools is not None:
+            param = "session.tools" if patch.tool_choice is None else "session.tool_choice"
+            _check_choice(choice, tools, self.remote, param=param)
         return {"tools": tools, "tool_choice": choice}
 
     @property
@@ -348,20 +349,23 @@ def _check_choice(
     choice: str | ForcedTool | ForcedRemote,
     tools: Sequence[FunctionTool | McpTool],
     remote: tuple[RemoteFunction, ...],
+    *,
+    param: str,
 ) -> None:
-    """A server may be forced before it has listed its tools.
+    """Whether these tools allow the choice. A server may be forced before it has listed its tools.
 
     Raises:
-        ProtocolError: there is no such function, or no such server.
+        ProtocolError: there is no such function or server, or nothing at all that could be called.
     """
-    param = "session.tool_choice"
+    servers = {tool.server_label for tool in tools if isinstance(tool, McpTool)}
     if isinstance(choice, ForcedTool):
-        ToolSet(own_functions(tools), remote).check(choice, param=param)
-    elif isinstance(choice, ForcedRemote) and choice.server_label not in {
-        tool.server_label for tool in tools if isinstance(tool, McpTool)
-    }:
+        listed = tuple(each for each in remote if each.server_label in servers)
+        ToolSet(own_functions(tools), listed).check(choice, param=param)
+    elif isinstance(choice, ForcedRemote) and choice.server_label not in servers:
         label = choice.server_label[:80]
         raise ProtocolError(f"There is no MCP server '{label}'.", param=param)
+    elif choice == "required" and not tools:
+        raise ProtocolError("A tool must be called, and there is none.", param=param)
 
 
 def _tokens(value: int | str | None) -> int | None:

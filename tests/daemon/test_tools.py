@@ -11,6 +11,7 @@ import pytest
 from daemon_rig import serving, tone, until
 from fake_engine import Script
 from test_sdk_conversation import client, collect, kinds, of
+from wire_client import wire
 
 ROME = '{"in": "Rome"}'
 WEATHER = {
@@ -127,6 +128,26 @@ async def test_tool_choice_reaches_the_engine(choice: Any, expected: tuple[Any, 
         assert (options.tool_choice, options.forced_tool) == expected
         await ask(connection, tool_choice="auto")
         assert rig.engine.response.options.tool_choice == "auto"
+
+
+async def test_a_choice_that_the_tools_do_not_allow_is_refused() -> None:
+    forced = {"type": "function", "name": "weather"}
+    async with serving() as rig, wire(rig) as client:
+        for refused, param in (
+            ({"tool_choice": "required"}, "session.tool_choice"),
+            ({"tool_choice": forced}, "session.tool_choice"),
+        ):
+            await client.send("session.update", session={"type": "realtime", **refused})
+            assert (await client.error())["param"] == param
+        for choice in ("required", forced):
+            await client.update(tools=[WEATHER], tool_choice=choice)
+            await client.send("session.update", session={"type": "realtime", "tools": []})
+            error = await client.error()
+            assert (error["code"], error["param"]) == ("invalid_value", "session.tools")
+            await client.reply()
+            assert rig.engine.response.options.tool_choice == "required", "nothing was applied"
+        view = await client.update(tools=[], tool_choice="auto")
+        assert (view["tools"], view["tool_choice"]) == ([], "auto")
 
 
 async def test_without_tools_none_is_called() -> None:
