@@ -78,6 +78,10 @@ def _failure(event: ResponseEnded) -> Refusal:
     error = event.error or "the engine says nothing of it"
     if event.refusal is None:
         return Refusal(500, f"The answer failed: {error}.", "engine_error")
+    if event.refusal == "tool_call":
+        return Refusal(500, f"The answer failed: {error}.", "invalid_tool_arguments")
+    if event.refusal == "overloaded":
+        return Refusal(503, f"The answer failed: {error}.", "overloaded", retry_after_s=5)
     code = "context_length_exceeded" if event.refusal == "context_full" else "invalid_value"
     message = error[0].upper() + error[1:]
     return Refusal(400, f"{message}.", code, param="messages")

@@ -24,10 +24,19 @@ from daemon.remote_catalogue import RemoteCatalogue
 from daemon.wire_items import view_of
 from pipeline import events
 from pipeline.items import CallContent, Item
-from pipeline.messages import Pcm16, Usage
+from pipeline.messages import Pcm16, Refusal, Usage
 
 # A daemon of one's own meters nobody, but clients expect the event after each response.
 UNMETERED = 1_000_000
+
+# Type and code of a failed response, by what it failed by.
+_FAILURES: dict[Refusal | None, tuple[str, str]] = {
+    None: ("server_error", "server_error"),
+    "request": ("invalid_request_error", "invalid_value"),
+    "context_full": ("invalid_request_error", "context_length_exceeded"),
+    "overloaded": ("rate_limit_error", "rate_limit_exceeded"),
+    "tool_call": ("server_error", "invalid_tool_arguments"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,8 +333,9 @@ def _details(event: events.ResponseFinished) -> ev.StatusDetails | None:
         return None
     error = None
     if event.status == "failed":
+        kind, code = _FAILURES[event.refusal]
         message = event.error or "The reply failed."
-        error = ev.StatusError(type="server_error", code="server_error", message=message)
+        error = ev.StatusError(type=kind, code=code, message=message)
     return ev.StatusDetails(type=event.status, reason=event.reason, error=error)
 
 

@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import Refusal
+
 Role = Literal["system", "user", "assistant"]
 ToolChoice = Literal["auto", "none", "required"]
 EndStatus = Literal["completed", "cancelled", "incomplete", "failed"]
-Refusal = Literal["request", "context_full"]
 
 Pcm = npt.NDArray[np.float32]  # [num_samples] at 16 kHz, mono, -1..1
 Pcm16 = npt.NDArray[np.int16]  # [num_samples] at 24 kHz, mono
@@ -155,9 +156,7 @@ class CallEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndEvent:
-    """The last event of a reply. `refusal`: by what of that which was asked it failed; None: by
-    nothing, or the engine is to blame.
-    """
+    """The last event of a reply. `refusal`: what it failed by (see `models.errors`)."""
 
     response: int
     status: EndStatus

@@ -35,7 +35,7 @@ from models.encoding import MessageEncoder, checked_pcm, checked_rgb
 from models.engine_options import DEFAULT_OPTIONS
 from models.engine_options import EngineOptions as EngineOptions
 from models.entries import SpeechEntry, message_entry, system_entry
-from models.errors import ModelError, RequestError, ResourceError
+from models.errors import ModelError, OverloadedError, RequestError
 from models.generation import GenerationSettings, read_generation
 from models.layout import Layout
 from models.loading import DEFAULT_PLACEMENT, load_placed
@@ -146,13 +146,13 @@ class Engine:
         self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
     ) -> None:
         """Start a token log; `tools` are shown to the model as its template has them. Raises
-        `ResourceError` where those who speak are served late already.
+        `OverloadedError` where those who speak are served late already.
         """
         if context in self._contexts:
             raise RequestError(f"context {context} exists")
         refusal = self._admission.refusal(scheduler.num_speaking(self._replies.values()))
         if refusal is not None:
-            raise ResourceError(refusal)
+            raise OverloadedError(refusal)
         talker = self._config.talker
         opened = Context(
             chat=self._chat,

@@ -21,7 +21,6 @@ from models.content import (
     EndStatus,
     EngineEvent,
     Pcm16,
-    Refusal,
     ReplyOptions,
     TextEvent,
     Usage,
@@ -29,7 +28,7 @@ from models.content import (
 from models.context import Context
 from models.deadlines import Admission
 from models.entries import ReplyEntry
-from models.errors import ContextFullError, ModelError, RequestError, ResourceError
+from models.errors import ModelError, ResourceError
 from models.generation import GenerationSettings
 from models.layout import Layout
 from models.prefill import prefill
@@ -118,9 +117,7 @@ class ReplyMaker:
         context: Context,
         reply: Reply,
         status: EndStatus,
-        error: str | None = None,
-        *,
-        refusal: Refusal | None = None,
+        error: ModelError | None = None,
     ) -> None:
         """Finish a reply in any state: its work is gone, its place in the log stays."""
         if not reply.is_active:
@@ -148,19 +145,14 @@ class ReplyMaker:
                 status=status,
                 usage=usage,
                 stages=reply.stages,
-                error=error,
-                refusal=refusal,
+                error=None if error is None else str(error),
+                refusal=None if error is None else error.refusal,
             ),
         )
 
     def fail(self, context: Context, reply: Reply, error: ModelError) -> None:
         """Finish a reply that can not be made."""
-        refusal: Refusal | None = None
-        if isinstance(error, ContextFullError):
-            refusal = "context_full"
-        elif isinstance(error, RequestError | ResourceError):
-            refusal = "request"
-        self.end(context, reply, "failed", str(error), refusal=refusal)
+        self.end(context, reply, "failed", error)
 
     def cancel(self, context: Context, reply: Reply) -> None:
         """Stop a reply; what was held back of it is never told."""

@@ -20,14 +20,10 @@ from typing import Any
 
 from models.content import CallEvent
 from models.detokenizer import IncrementalDetokenizer
-from models.errors import ModelError
+from models.errors import ToolCallError
 
 _OPENING = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
 _CLOSING_OF = {"{": "}", "[": "]"}
-
-
-class ToolCallError(ModelError):
-    """What a model wrote between the tokens of a tool call is no call."""
 
 
 @dataclass(frozen=True, slots=True)

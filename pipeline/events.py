@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.items import Item
-from pipeline.messages import Pcm16, ResponseStatus, Stages, Usage
+from pipeline.messages import Pcm16, Refusal, ResponseStatus, Stages, Usage
 
 CancelReason = Literal["turn_detected", "client_cancelled"]
 
@@ -151,7 +151,8 @@ class ResponseCallFinished:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseFinished:
     """The reply is over, exactly once for each `ResponseStarted`; `item` is what it said or wrote,
-    None if that was nothing. Its tool calls have been told before.
+    None if that was nothing. Its tool calls have been told before. `refusal`: see
+    `pipeline.messages.ResponseEnded`.
     """
 
     response_id: str
@@ -161,6 +162,7 @@ class ResponseFinished:
     reason: CancelReason | Literal["max_output_tokens"] | None
     usage: Usage
     error: str | None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

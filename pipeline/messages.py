@@ -23,7 +23,7 @@ Rgb = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]  # [height, width, 3]
 Role = Literal["system", "user", "assistant"]
 ToolChoice = Literal["auto", "none", "required"]
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
-Refusal = Literal["request", "context_full"]
+Refusal = Literal["request", "context_full", "overloaded", "tool_call"]
 
 
 # ----------------------------------------------------------------------------- content of messages
@@ -327,8 +327,8 @@ class ToolCallDelta:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseEnded:
     """The last event of a reply. `error` is a message for people where `status` is "failed";
-    `refusal`: by what of that which was asked it failed; None: by nothing, or the engine is to
-    blame.
+    `refusal`: what it failed by: that which was asked for, a full context, too many sessions, a
+    tool call of the model's that is none; None: by nothing, or the engine is to blame.
     """
 
     response: int

@@ -21,6 +21,7 @@ from pipeline.messages import (
     AudioDelta,
     Message,
     Pcm16,
+    Refusal,
     ResponseEnded,
     ResponseOptions,
     ResponseStatus,
@@ -192,7 +193,9 @@ class Replies:
             reply.is_complete = ended.status in ("completed", "incomplete")
             if not reply.is_settled:
                 self._say(reply, self._output.end_speech(reply))
-            self._settle(reply, ended.status, usage=ended.usage, error=ended.error)
+            self._settle(
+                reply, ended.status, usage=ended.usage, error=ended.error, refusal=ended.refusal
+            )
         num_underruns = self._playout.num_underruns if self._playout else 0
         stages = Stages() if ended is None else ended.stages
         self._emit(reply.metrics(stages, num_underruns=num_underruns))
@@ -228,6 +231,7 @@ class Replies:
         reason: events.CancelReason | None = None,
         usage: Usage | None = None,
         error: str | None = None,
+        refusal: Refusal | None = None,
         num_heard: int | None = None,
     ) -> None:
         """End a reply, the first time that this is called for it.
@@ -244,7 +248,13 @@ class Replies:
         self._output.close_items(reply, status)
         previous_id = self._finish_item(reply, status, num_heard)
         self._output.finished(
-            reply, status, previous_item_id=previous_id, reason=reason, usage=usage, error=error
+            reply,
+            status,
+            previous_item_id=previous_id,
+            reason=reason,
+            usage=usage,
+            error=error,
+            refusal=refusal,
         )
         self._log.reply_settled(usage if reply.messages is None else None)
         self._on_settled()

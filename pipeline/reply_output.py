@@ -14,6 +14,7 @@ from pipeline.log import ConversationLog
 from pipeline.messages import (
     AudioDelta,
     Pcm16,
+    Refusal,
     ResponseStatus,
     TextDelta,
     ToolCallDelta,
@@ -59,6 +60,7 @@ class ReplyOutput:
         reason: events.CancelReason | None,
         usage: Usage | None,
         error: str | None,
+        refusal: Refusal | None,
     ) -> None:
         """Tell the end of a reply whose items have their final form."""
         self._emit(
@@ -70,6 +72,7 @@ class ReplyOutput:
                 reason="max_output_tokens" if status == "incomplete" else reason,
                 usage=usage or reply.usage_so_far(),
                 error=error,
+                refusal=refusal,
             )
         )
 

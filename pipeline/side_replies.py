@@ -16,6 +16,7 @@ from pipeline.history import new_id, to_messages
 from pipeline.items import Item
 from pipeline.messages import (
     Message,
+    Refusal,
     ResponseEnded,
     ResponseOptions,
     ResponseStatus,
@@ -99,7 +100,13 @@ class SideReplies:
                 continue
             if isinstance(event, ResponseEnded):
                 self._output.end_speech(reply)
-                self._settle(reply, event.status, usage=event.usage, error=event.error)
+                self._settle(
+                    reply,
+                    event.status,
+                    usage=event.usage,
+                    error=event.error,
+                    refusal=event.refusal,
+                )
             else:
                 self._output.take(reply, event)
         self._settle(reply, "failed", error="the engine ended the reply without a word")
@@ -112,6 +119,7 @@ class SideReplies:
         reason: events.CancelReason | None = None,
         usage: Usage | None = None,
         error: str | None = None,
+        refusal: Refusal | None = None,
     ) -> None:
         """End a reply, the first time that this is called for it."""
         if reply.is_settled:
@@ -120,5 +128,11 @@ class SideReplies:
         del self._active[reply.id]
         self._output.close_items(reply, status)
         self._output.finished(
-            reply, status, previous_item_id=None, reason=reason, usage=usage, error=error
+            reply,
+            status,
+            previous_item_id=None,
+            reason=reason,
+            usage=usage,
+            error=error,
+            refusal=refusal,
         )

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, assert_never, cast
 import numpy as np
 
 from models import content
-from models.errors import CheckpointError, ModelError
+from models.errors import CheckpointError, ModelError, OverloadedError
 from pipeline import child, messages
 from pipeline.call_queue import CallQueue
-from pipeline.messages import Answer, Call, ContextFault, EngineFailed, EngineReady
+from pipeline.messages import Answer, Call, ContextFault, EngineFailed, EngineReady, ResponseStatus
 from pipeline.watchdog import Watchdog
 from pipeline.worker_options import WorkerOptions as WorkerOptions
 
@@ -145,7 +145,7 @@ class EngineLoop:
         self._replies: dict[int, _Reply] = {}
         self._contexts: set[int] = set()
         # Contexts that could not be opened or kept, and why, until their owner closes them.
-        self._lost: dict[int, str] = {}
+        self._lost: dict[int, ModelError] = {}
         self._stopped: list[int] = []
 
     def run(self, calls: CallQueue) -> None:
@@ -178,7 +178,7 @@ class EngineLoop:
                 raise
             shortage = _one_line(error)
         if shortage is not None:  # here the traceback no longer holds the tensors of that step
-            self._lose(self._newest_context(), f"out of memory: {shortage}")
+            self._lose(self._newest_context(), OverloadedError(f"out of memory: {shortage}"))
 
     def _newest_context(self) -> int:
         """Of those that are being answered, if any: the one to shed."""
@@ -197,14 +197,14 @@ class EngineLoop:
         try:
             self._apply(call)
         except ModelError as error:
-            self._refuse(call, _one_line(error))
+            self._refuse(call, error.with_traceback(None))  # which holds tensors
         except Exception as error:
             logger.exception("%s failed", type(call).__name__)
             if context is None:
                 raise
             mistake = _one_line(error)
         if mistake is not None and context is not None:
-            self._lose(context, f"{type(call).__name__} failed: {mistake}")
+            self._lose(context, ModelError(f"{type(call).__name__} failed: {mistake}"))
 
     def _context_of(self, call: Call) -> int | None:
         if isinstance(call, messages.Confirm | messages.Cancel | messages.Heard):
@@ -254,7 +254,7 @@ class EngineLoop:
             case _:
                 assert_never(call)
 
-    def _refuse(self, call: Call, error: str, *, is_known: bool = False) -> None:
+    def _refuse(self, call: Call, error: ModelError, *, is_known: bool = False) -> None:
         """Answer a call that was not carried out. `is_known`: its context's fault has been told."""
         match call:
             case messages.Respond():
@@ -269,10 +269,10 @@ class EngineLoop:
                 if isinstance(call, messages.Open) and call.context not in self._contexts:
                     self._lost[call.context] = error
                 if not is_known:
-                    self._answer(ContextFault(context=call.context, error=error))
+                    self._answer(ContextFault(context=call.context, error=_one_line(error)))
 
     # ------------------------------------------------------------------ ends
-    def _lose(self, context: int, error: str) -> None:
+    def _lose(self, context: int, error: ModelError) -> None:
         """Free a context that can not go on, and tell its owner."""
         logger.error("context %d is lost: %s", context, error)
         self._core.close(context)
@@ -281,7 +281,7 @@ class EngineLoop:
                 self._end(response, "failed", error)
         self._contexts.discard(context)
         self._lost[context] = error
-        self._answer(ContextFault(context=context, error=error, is_lost=True))
+        self._answer(ContextFault(context=context, error=_one_line(error), is_lost=True))
 
     def _forget(self, context: int) -> None:
         self._contexts.discard(context)
@@ -290,9 +290,7 @@ class EngineLoop:
             self._end(response, "cancelled")
             del self._replies[response]
 
-    def _end(
-        self, response: int, status: messages.ResponseStatus, error: str | None = None
-    ) -> None:
+    def _end(self, response: int, status: ResponseStatus, error: ModelError | None = None) -> None:
         """End a reply whose end the engine has not told."""
         self._tell_end(
             messages.ResponseEnded(
@@ -300,7 +298,8 @@ class EngineLoop:
                 status=status,
                 usage=messages.Usage(),
                 stages=messages.Stages(),
-                error=error,
+                error=_one_line(error) if error else None,
+                refusal=error.refusal if error else None,
             )
         )
 

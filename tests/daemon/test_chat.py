@@ -384,6 +384,16 @@ async def test_an_engine_that_fails_before_the_first_word_and_behind_it() -> Non
             with pytest.raises(openai.BadRequestError) as caught:
                 await ask(rig)
             assert caught.value.code == code
+        for refusal, status, code in (
+            ("overloaded", 503, "overloaded"),
+            ("tool_call", 500, "invalid_tool_arguments"),
+        ):
+            rig.engine.script = Script(
+                words=(), num_frames=0, status="failed", error="no", refusal=refusal
+            )
+            with pytest.raises(openai.InternalServerError) as failed:
+                await ask(rig)
+            assert (failed.value.status_code, failed.value.code) == (status, code)
         await nothing_is_left(rig)
 
 

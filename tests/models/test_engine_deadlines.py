@@ -9,7 +9,7 @@ from test_engine import make_rig, opened, user
 
 from models.content import AudioEvent, ReplyOptions, Text
 from models.deadlines import LATE_FRAMES_SEEN, MIN_CHUNK_TOKENS, MIN_SPEAKING
-from models.errors import ResourceError
+from models.errors import OverloadedError
 from models.qwen3_omni.model import Qwen3Omni
 
 SPOKEN = ReplyOptions(greedy=True, max_tokens=8)
@@ -99,7 +99,7 @@ def test_a_session_more_is_refused_with_its_reason(rig: Rig) -> None:
         begin(rig, context)
     for _ in range(LATE_FRAMES_SEEN):
         rig.engine._admission.note(is_late=True)
-    with pytest.raises(ResourceError, match="at its limit: 4 sessions"):
+    with pytest.raises(OverloadedError, match="at its limit: 4 sessions"):
         opened(rig, 9)
     rig.drain()
     opened(rig, 9)

@@ -26,8 +26,9 @@ from models.content import (
     ToolResult,
 )
 from models.engine import Engine, Placement
+from models.errors import ToolCallError
 from models.tiny import write_tiny_checkpoint
-from models.tool_calls import ToolCallError, ToolCallReader
+from models.tool_calls import ToolCallReader
 
 ARGUMENTS = '{"at": "a \\"}{\\" sky", "far": {"by": [1, {"m": 2}]}}'
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}}
@@ -168,7 +169,7 @@ def test_a_call_that_is_no_json_fails_the_reply_and_leaves_no_trace(
     engine.respond(1, 1, ReplyOptions())
     force(engine, reply_ids(chat, ("weather", "{1}")))
     end = end_of(drain(engine))
-    assert end.status == "failed"
+    assert (end.status, end.refusal) == ("failed", "tool_call")
     assert "not JSON" in (end.error or "")
     assert engine.log_ids(1) == before
 

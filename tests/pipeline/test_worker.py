@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import CheckpointError
+from models.errors import CheckpointError, OverloadedError
 from pipeline import messages as port
 from pipeline import worker
 from pipeline.messages import Answer, Call, ResponseEnded
@@ -123,6 +123,22 @@ def test_out_of_memory_sheds_the_newest_that_speaks() -> None:
     faults = [answer for answer in answers if isinstance(answer, port.ContextFault)]
     assert [(fault.context, fault.is_lost) for fault in faults] == [(2, True), (1, True)]
     assert "out of memory" in faults[0].error
+    ends = [answer for answer in answers if isinstance(answer, ResponseEnded)]
+    assert {end.refusal for end in ends} == {"overloaded"}
+
+
+def test_a_reply_in_a_context_that_was_refused_says_by_what() -> None:
+    class FullCore(scripted.ScriptedCore):
+        def open(self, context: int, **_: Any) -> None:
+            raise OverloadedError("the engine is at its limit")
+
+    opened = port.Open(context=1, instructions="", voice=None)
+    respond = port.Respond(context=1, response=10, options=port.ResponseOptions())
+    (fault, ended) = answers_to([[opened, respond], []], FullCore())
+    assert isinstance(fault, port.ContextFault)
+    assert isinstance(ended, ResponseEnded)
+    assert (ended.status, ended.refusal) == ("failed", "overloaded")
+    assert ended.error == "the engine is at its limit"
 
 
 def test_another_exception_in_a_step_is_the_end() -> None:
