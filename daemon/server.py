@@ -167,6 +167,7 @@ def run(args: argparse.Namespace) -> int:
         device=engine.device,
         dtype=engine.dtype,
         experts=engine.experts,
+        devices=engine.devices.named(),
         num_threads=engine.num_threads,
         stuck_after_s=engine.stuck_after_s,
     )

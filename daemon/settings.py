@@ -12,10 +12,10 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 # What a number may be where more is asked than not to be negative. Those of turn detection are the
 # protocol's; the others would fail later, in a call or while listening.
@@ -56,6 +56,19 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageDevices:
+    """Devices of the model's stages; "": the engine's."""
+
+    thinker: str
+    talker: str
+    code2wav: str
+
+    def named(self) -> dict[str, str]:
+        """Those that are not the engine's."""
+        return {stage: device for stage, device in asdict(self).items() if device}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """Which model, and on what."""
 
@@ -66,6 +79,7 @@ class EngineSettings:
     num_threads: int
     runs_in: Literal["process", "thread"]
     stuck_after_s: float
+    devices: StageDevices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +248,20 @@ def _overlay(base: Tables, upper: Mapping[str, Any], source: str) -> None:
         for name, value in values.items():
             if table != "voices" and name not in base[table]:
                 raise SettingsError(f"{source}: unknown setting '{table}.{name}'")
-            base[table][name] = value
+            if isinstance(base[table].get(name), dict):
+                _overlay_inner(base[table][name], value, f"{table}.{name}", source)
+            else:
+                base[table][name] = value
+
+
+def _overlay_inner(base: dict[str, Any], value: Any, table: str, source: str) -> None:
+    """A table within a table."""
+    if not isinstance(value, dict):
+        raise SettingsError(f"{source}: '{table}' must be a table")
+    for name in value:
+        if name not in base:
+            raise SettingsError(f"{source}: unknown setting '{table}.{name}'")
+    base.update(value)
 
 
 def _build(tables: Tables) -> Settings:
@@ -245,15 +272,16 @@ def _build(tables: Tables) -> Settings:
         if table.name == "voices":
             parts["voices"] = {k.lower(): _typed(f"voices.{k}", v, str) for k, v in values.items()}
             continue
-        types = get_type_hints(hints[table.name])
-        parts[table.name] = hints[table.name](
-            **{name: _typed(f"{table.name}.{name}", v, types[name]) for name, v in values.items()}
-        )
+        parts[table.name] = _typed(table.name, values, hints[table.name])
     return Settings(**parts)
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
     """`value` as `kind`, or an error that names `key`."""
+    if is_dataclass(kind):
+        types = get_type_hints(kind)
+        named = {name: _typed(f"{key}.{name}", v, types[name]) for name, v in value.items()}
+        return cast("type[Any]", kind)(**named)
     if kind == tuple[str, ...]:
         if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
             return tuple(value)

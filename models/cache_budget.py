@@ -7,7 +7,7 @@ is bounded by the longest log (`EngineOptions.max_context_tokens`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -21,12 +21,15 @@ class CacheBudget:
     """See the module's docstring.
 
     Args:
-        max_bytes: for all caches together; None: half of what is free on the device now.
+        devices: where caches lie.
+        max_bytes: for all caches together; None: half of what is free on these devices now, of the
+        fuller one where they are two.
     """
 
-    def __init__(self, device: torch.device, max_bytes: int | None = None) -> None:
-        free_bytes = describe_device(device).free_bytes
-        self.max_bytes = int(SHARE * free_bytes) if max_bytes is None else max_bytes
+    def __init__(self, devices: Collection[torch.device], max_bytes: int | None = None) -> None:
+        if max_bytes is None:
+            max_bytes = int(SHARE * min(describe_device(each).free_bytes for each in devices))
+        self.max_bytes = max_bytes
         self._uses = 0
         self._last_use: dict[int, int] = {}
 

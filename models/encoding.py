@@ -64,7 +64,7 @@ class MessageEncoder:
         self._frame_limits = frame_limits
         self._windows = windows
         self._log_mel = LogMel(config.thinker.audio.num_mel_bins)
-        self._device = thinker.lm_head.weight.device
+        self._device = thinker.device
         self._dtype = thinker.lm_head.weight.dtype
         for seconds in (windows.audio_window_s, windows.camera_window_s):
             if seconds is not None and seconds < 1:

@@ -20,7 +20,7 @@ from models import scheduler
 from models.cache import KvCache
 from models.cache_budget import CacheBudget
 from models.chat import ChatFormat
-from models.config import DecoderConfig, OmniConfig, read_config
+from models.config import OmniConfig, read_config
 from models.content import (
     EngineEvent,
     FaultEvent,
@@ -42,6 +42,8 @@ from models.loading import DEFAULT_PLACEMENT, load_placed
 from models.loading import Placement as Placement
 from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
+from models.qwen3_omni.talker import Talker
+from models.qwen3_omni.thinker import Thinker
 from models.reply import Reply
 from models.replying import ReplyMaker
 from models.voices import voice_id, voice_names
@@ -68,13 +70,13 @@ class Engine:
         self._model = model
         self._config = config
         self._options = options
-        self._device = model.thinker.lm_head.weight.device
+        self._device = model.thinker.device
         self._dtype = model.thinker.lm_head.weight.dtype
         self._encoder = MessageEncoder.load(model, config, chat, folder, options.windows)
         self._chat = chat
         self._clock = clock
         self._pace = PrefillPace()
-        self._budget = CacheBudget(self._device, options.max_cache_bytes)
+        self._budget = CacheBudget(_cache_devices(model), options.max_cache_bytes)
         self._admission = Admission()
         self._maker = ReplyMaker(
             model=model,
@@ -153,12 +155,11 @@ class Engine:
         refusal = self._admission.refusal(scheduler.num_speaking(self._replies.values()))
         if refusal is not None:
             raise OverloadedError(refusal)
-        talker = self._config.talker
         opened = Context(
             chat=self._chat,
             voice=voice_id(self._config, voice),
-            thinker_cache=self._cache(self._config.thinker.decoder),
-            talker_cache=self._cache(talker.decoder) if talker else None,
+            thinker_cache=self._cache(self._model.thinker),
+            talker_cache=self._cache(self._model.talker) if self._model.talker else None,
             max_tokens=self.max_context_tokens,
         )
         opened.replace_system(system_entry(self._chat, instructions, tools))
@@ -384,7 +385,15 @@ class Engine:
     def _replies_of(self, context: int) -> list[Reply]:
         return [reply for reply in self._replies.values() if reply.context == context]
 
-    def _cache(self, decoder: DecoderConfig) -> KvCache:
+    def _cache(self, stage: Thinker | Talker) -> KvCache:
         return KvCache(
-            decoder, capacity=INITIAL_CACHE_TOKENS, device=self._device, dtype=self._dtype
+            stage.model.config,
+            capacity=INITIAL_CACHE_TOKENS,
+            device=stage.device,
+            dtype=self._dtype,
         )
+
+
+def _cache_devices(model: Qwen3Omni) -> set[torch.device]:
+    stages = (model.thinker, model.talker)
+    return {stage.device for stage in stages if stage is not None}

@@ -84,15 +84,15 @@ class PrefillBatch:
     Attributes:
         ids: [n] int64. positions: [3, n]. media: pieces with encoder output and their first index.
         talker_rows: [m] int64, the tokens that the talker sees, too; talker_positions: [3, m].
-        is_media: [n] bool.
+        talker_media: [k] int64, which of those m are media.
     """
 
     ids: Tensor
     positions: Tensor
     media: tuple[tuple[int, Piece], ...]
-    is_media: Tensor
     talker_rows: Tensor
     talker_positions: Tensor
+    talker_media: Tensor
 
 
 class TokenLog:
@@ -171,25 +171,26 @@ def _assemble(parts: list[tuple[Piece, float, float]], device: torch.device) -> 
     ids: list[int] = []
     positions: list[Tensor] = []
     media: list[tuple[int, Piece]] = []
-    is_media: list[bool] = []
     talker_rows: list[int] = []
     talker_positions: list[Tensor] = []
+    talker_media: list[int] = []
     for piece, base, talker_base in parts:
         first = len(ids)
         if piece.embeds is not None:
             media.append((first, piece))
         if piece.talker_positions is not None:
+            if piece.embeds is not None:
+                talker_media.extend(range(len(talker_rows), len(talker_rows) + len(piece)))
             talker_rows.extend(range(first, first + len(piece)))
             talker_positions.append(piece.talker_positions + talker_base)
         ids.extend(piece.ids)
-        is_media.extend([piece.embeds is not None] * len(piece))
         positions.append(piece.positions + base)
     empty = torch.zeros(3, 0)
     return PrefillBatch(
         ids=torch.tensor(ids, dtype=torch.long, device=device),
         positions=torch.cat(positions or [empty], 1).to(device),
         media=tuple(media),
-        is_media=torch.tensor(is_media, dtype=torch.bool, device=device),
         talker_rows=torch.tensor(talker_rows, dtype=torch.long, device=device),
         talker_positions=torch.cat(talker_positions or [empty], 1).to(device),
+        talker_media=torch.tensor(talker_media, dtype=torch.long, device=device),
     )

@@ -36,19 +36,19 @@ def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
 def _feed(model: Qwen3Omni, context: Context, max_tokens: int) -> Tensor:
     """Both caches one batch further; returns the last token's hidden state."""
     cache = context.thinker_cache
-    device = model.thinker.lm_head.weight.device
-    batch = context.log.batch(cache.length, max_tokens, device)
+    batch = context.log.batch(cache.length, max_tokens, model.thinker.device)
     embeds = embed_batch(model.thinker, batch)
     output = model.thinker(embeds, batch.positions, cache, deepstack=deepstack_of(batch))
     talker = model.talker
     if talker is not None and context.talker_cache is not None and len(batch.talker_rows):
         rows = batch.talker_rows
-        inputs = talker.project_text(embeds[rows])  # [m, H]
-        is_media = batch.is_media[rows]
-        if batch.media:
-            captured = output.captured[rows[is_media]]
-            inputs[is_media] = talker.project_hidden(captured)
-        talker(inputs, batch.talker_positions, context.talker_cache)
+        inputs = talker.project_text(embeds[rows])  # [m, H], from here on where the talker lies
+        media = batch.talker_media
+        if len(media):
+            captured = talker.project_hidden(output.captured[rows[media]])  # [k, H]
+            inputs = inputs.index_copy(0, media.to(talker.device), captured)
+        positions = batch.talker_positions.to(talker.device)
+        talker(inputs, positions, context.talker_cache)
     last: Tensor = output.hidden[-1]
     return last
 

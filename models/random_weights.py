@@ -7,11 +7,10 @@ import math
 import torch
 
 from models.config import OmniConfig
-from models.devices import check_fits
 from models.packed_matrices import Int4Matrices, Int8Matrices
 from models.qwen3_omni.model import Qwen3Omni
 from models.skeleton import ExpertWeights, skeleton
-from models.weights import finish
+from models.weights import finish, take_memory
 
 
 @torch.no_grad()
@@ -29,8 +28,7 @@ def random_model(
         ResourceError: the device has not enough free memory.
     """
     model = skeleton(config, dtype=dtype, experts=experts)
-    check_fits(device, sum(parameter.nbytes for parameter in model.parameters()), "the model")
-    model.to_empty(device=device)
+    take_memory(model, device, what="the model")
     generator = torch.Generator(device).manual_seed(seed)
     for module in model.modules():
         if isinstance(module, Int8Matrices | Int4Matrices):
@@ -42,5 +40,5 @@ def random_model(
             else:
                 spread = 1.0 / math.sqrt(parameter.shape[-1])
                 parameter.normal_(0.0, spread, generator=generator)
-    finish(model, device)
+    finish(model)
     return model

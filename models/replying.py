@@ -67,7 +67,6 @@ class ReplyMaker:
         self._admission = admission
         self._pace = Pace()
         self._special: SpecialText | None = None
-        self._device = model.thinker.lm_head.weight.device
         self._screened_head = ScreenedHead.of(model.thinker.lm_head)
         self._stepped = SteppedVoices(model) if by_steps and model.talker is not None else None
 
@@ -295,8 +294,9 @@ class ReplyMaker:
 
     # ------------------------------------------------------------------ parts
     def _voice(self, context: Context, reply: Reply) -> Voice:
-        cache = context.talker_cache
+        cache, talker = context.talker_cache, self._model.talker
         assert cache is not None
+        assert talker is not None
         assert context.voice is not None
         settings = self._generation
         make = Voice if self._stepped is None else self._stepped.voice
@@ -306,18 +306,19 @@ class ReplyMaker:
             position=context.talker_next,
             speaker=context.voice,
             special=self._special_text(),
-            code_sampler=self._sampler(settings.talker.sampling, reply.options),
-            residual_sampler=self._sampler(settings.predictor, reply.options),
+            code_sampler=self._sampler(settings.talker.sampling, reply.options, talker.device),
+            residual_sampler=self._sampler(settings.predictor, reply.options, talker.device),
             max_codes=settings.talker.max_new_tokens,
         )
 
     def _special_text(self) -> SpecialText:
         """The projected text around every reply, made at the first one."""
-        talker = self._model.talker
+        thinker, talker = self._model.thinker, self._model.talker
         assert talker is not None
         if self._special is None:
             self._special = talker.special_text(
-                self._model.thinker.embed, self._chat.assistant_header_ids()
+                lambda ids: thinker.embed(ids.to(thinker.device)),
+                self._chat.assistant_header_ids(),
             )
         return self._special
 
@@ -335,12 +336,18 @@ class ReplyMaker:
             settings = replace(settings, do_sample=True, temperature=options.temperature)
         if options.top_p is not None:
             settings = replace(settings, do_sample=True, top_p=options.top_p)
-        return self._sampler(settings, options, end_ids=tuple(thinker.eos_ids))
+        device = self._model.thinker.device
+        return self._sampler(settings, options, device, end_ids=tuple(thinker.eos_ids))
 
     def _sampler(
-        self, settings: SamplingSettings, options: ReplyOptions, *, end_ids: tuple[int, ...] = ()
+        self,
+        settings: SamplingSettings,
+        options: ReplyOptions,
+        device: torch.device,
+        *,
+        end_ids: tuple[int, ...] = (),
     ) -> Sampler:
-        generator = torch.Generator(self._device)
+        generator = torch.Generator(device)
         seed = secrets.randbits(62) if options.seed is None else options.seed
         generator.manual_seed(seed)
         if options.greedy:

@@ -43,7 +43,7 @@ class Voice:
     ) -> None:
         assert model.talker is not None
         assert model.code2wav is not None
-        self._embed = model.thinker.embed
+        self._thinker = model.thinker
         self._talker = model.talker
         self._code2wav = model.code2wav
         self._cache = cache
@@ -81,7 +81,8 @@ class Voice:
     def pcm(self) -> Tensor:
         """Samples of the frame just made, [1365 or 1920] float32 at 24 kHz."""
         assert self._frame is not None
-        samples: Tensor = self._code2wav(self._frame.codes[None], self._vocoder_state)
+        codes = self._frame.codes[None].to(self._code2wav.device)
+        samples: Tensor = self._code2wav(codes, self._vocoder_state)
         return samples
 
     def close(self) -> None:
@@ -114,5 +115,5 @@ class Voice:
         return self._special.end
 
     def _read(self, token: int) -> Tensor:
-        ids = torch.tensor([token], device=self._special.pad.device)
-        return self._talker.project_text(self._embed(ids))[0]  # [H]
+        ids = torch.tensor([token], device=self._thinker.device)
+        return self._talker.project_text(self._thinker.embed(ids))[0]  # [H]

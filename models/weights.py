@@ -40,8 +40,12 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     experts: ExpertWeights = "full",
+    places: Mapping[str, torch.device] | None = None,
 ) -> Qwen3Omni:
     """Load the weights in `folder`: in eval mode, without gradients.
+
+    Args:
+        places: devices of stages (the model's children) that do not lie on `device`.
 
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is missing, left over or of
@@ -50,7 +54,7 @@ def load_model(
     packing = read_packing(folder)
     group = GROUP if packing is None else packing.group_size
     model = skeleton(config, dtype=dtype, experts=experts, group=group)
-    _load(model, folder, packing, device)
+    _load(model, folder, packing, device, places)
     lay_out_for_decoding(model)
     for module in model.modules():
         if isinstance(module, Decoder):
@@ -66,16 +70,22 @@ def load_weights(
     _load(model, folder, read_packing(folder), device)
 
 
-def _load(model: nn.Module, folder: Path, packing: Packing | None, device: torch.device) -> None:
+def _load(
+    model: nn.Module,
+    folder: Path,
+    packing: Packing | None,
+    device: torch.device,
+    places: Mapping[str, torch.device] | None = None,
+) -> None:
     files = _weight_files(folder)
-    places, names = slots(model), _names_in(files)
-    _check_names(folder, places, names if packing is None else packing.names(names))
-    _take_memory(model, device=device, what=str(folder))
+    found, names = slots(model), _names_in(files)
+    _check_names(folder, found, names if packing is None else packing.names(names))
+    take_memory(model, device, what=str(folder), places=places)
     targets = _targets(model)
     tensors = (named for path in files for named in _tensors(path))
     for name, tensor in tensors if packing is None else packing.tensors(tensors):
-        _put(places[name], targets, name, tensor)
-    finish(model, device)
+        _put(found[name], targets, name, tensor)
+    finish(model)
 
 
 def fill_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -84,20 +94,42 @@ def fill_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     _check_names(Path("memory"), places, tensors)
     device = torch.device("cpu")
     set_dtypes(model, torch.float32)
-    _take_memory(model, device=device, what="the model")
+    take_memory(model, device, what="the model")
     targets = _targets(model)
     for name, tensor in tensors.items():
         _put(places[name], targets, name, tensor)
-    finish(model, device)
+    finish(model)
 
 
-def finish(model: nn.Module, device: torch.device) -> None:
-    """Make what is computed instead of stored, and freeze the model."""
+def take_memory(
+    model: nn.Module,
+    device: torch.device,
+    *,
+    what: str,
+    places: Mapping[str, torch.device] | None = None,
+) -> None:
+    """Give every parameter memory, uninitialised, on `device`, or on its child's in `places`.
+
+    Raises:
+        ResourceError: a device has not enough free memory.
+    """
+    parts = [(model, device)]
+    if places:
+        parts = [(child, places.get(name, device)) for name, child in model.named_children()]
+    for place in dict.fromkeys(place for _, place in parts):
+        own = (part for part, there in parts if there == place)
+        check_fits(place, sum(p.nbytes for part in own for p in part.parameters()), what)
+    for part, place in parts:
+        part.to_empty(device=place)
+
+
+def finish(model: nn.Module) -> None:
+    """Make what is computed instead of stored, beside the weights, and freeze the model."""
     with torch.no_grad():
-        for module in model.modules():
+        for name, module in model.named_modules():
             build = getattr(module, "build_constants", None)
             if build is not None:
-                build(device)
+                build(_device_of(model, name))
     model.requires_grad_(False).eval()
     left = [name for name, tensor in _all_tensors(model) if tensor.is_meta]
     assert not left, f"never filled: {left[:3]}"
@@ -193,10 +225,10 @@ def _check_names(folder: Path, places: Mapping[str, Slot], names: Iterable[str])
         raise CheckpointError(f"{folder} does not fit its config.json; {'; '.join(faults)}")
 
 
-def _take_memory(model: nn.Module, *, device: torch.device, what: str) -> None:
-    """Give every parameter memory, uninitialised."""
-    check_fits(device, sum(p.nbytes for p in model.parameters()), what)
-    model.to_empty(device=device)
+def _device_of(model: nn.Module, name: str) -> torch.device:
+    """Where the stage lies that a module belongs to; it may have no weights of its own."""
+    stage = model.get_submodule(name.partition(".")[0])
+    return next(stage.parameters(), next(model.parameters())).device
 
 
 def _targets(model: nn.Module) -> dict[str, Target]:

@@ -76,7 +76,12 @@ def load_core(options: WorkerOptions) -> Engine:
 
     torch.set_num_threads(options.num_threads)
     folder = checkpoint_folder(options.model, Path(options.cache_folder))
-    placement = Placement(device=options.device, dtype=options.dtype, experts=options.experts)
+    placement = Placement(
+        device=options.device,
+        dtype=options.dtype,
+        experts=options.experts,
+        devices=options.devices,
+    )
     return Engine.load(folder, placement)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
+from models.errors import RequestError
 from models.loading import Placement
+from models.memory_plan import STAGES
 from models.skeleton import ExpertWeights
 
 
@@ -19,8 +21,24 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="how the thinker's experts are kept: full (in the dtype), int8 or int4",
     )
+    parser.add_argument(
+        "--devices",
+        default="",
+        metavar="STAGE=DEVICE,...",
+        help=f"stages on devices of their own, such as talker=cuda:1 ({', '.join(STAGES)})",
+    )
 
 
 def placement_of(args: argparse.Namespace) -> Placement:
-    """What the flags say."""
-    return Placement(device=args.device, dtype=args.dtype, experts=args.experts)
+    """What the flags say.
+
+    Raises:
+        RequestError: --devices can not be read.
+    """
+    devices = {}
+    for part in filter(None, args.devices.split(",")):
+        stage, is_there, device = part.partition("=")
+        if not is_there:
+            raise RequestError(f"--devices {args.devices!r}: give STAGE=DEVICE")
+        devices[stage.strip()] = device.strip()
+    return Placement(device=args.device, dtype=args.dtype, experts=args.experts, devices=devices)

@@ -95,14 +95,21 @@ class Talker(nn.Module):
         reserved = ids >= self.config.decoder.vocab_size - NUM_RESERVED_CODES
         self.banned = reserved & (ids != self.config.codec_eos_id)
 
+    @property
+    def device(self) -> torch.device:
+        """Where this stage lies."""
+        return self.codec_head.weight.device
+
     def project_text(self, embeds: Tensor) -> Tensor:
-        """Text embeddings of the thinker, [T, thinker H] -> [T, H]."""
-        projected: Tensor = self.text_projection(embeds)
+        """Text embeddings of the thinker, from wherever it lies: [T, thinker H] -> [T, H]."""
+        projected: Tensor = self.text_projection(embeds.to(self.device))
         return projected
 
     def project_hidden(self, hidden: Tensor) -> Tensor:
-        """Captured hidden states of media tokens, [T, thinker H] -> [T, H]."""
-        projected: Tensor = self.hidden_projection(hidden)
+        """Captured hidden states of media tokens, from wherever the thinker lies: [T, thinker H] ->
+        [T, H].
+        """
+        projected: Tensor = self.hidden_projection(hidden.to(self.device))
         return projected
 
     def special_text(
@@ -111,7 +118,7 @@ class Talker(nn.Module):
         """Project the fixed text of replies. Make it once, keep it.
 
         Args:
-            thinker_embed: `Thinker.embed`.
+            thinker_embed: `Thinker.embed`, which takes these ids from where the talker lies.
             header_ids: the assistant's turn header, newline included, as the tokenizer has it.
         """
         omni = self.omni

@@ -57,6 +57,11 @@ class Thinker(nn.Module):
         self.model = TextDecoder(config.decoder)
         self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where this stage lies."""
+        return self.lm_head.weight.device
+
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings of text ids: [T] int64 -> [T, H]."""
         embeds: Tensor = self.model.embed_tokens(ids)

@@ -232,6 +232,11 @@ class Code2Wav(nn.Module):
         self.code_offset = (quantizers * self.config.codebook_size).to(device)
 
     @property
+    def device(self) -> torch.device:
+        """Where this stage lies."""
+        return self.code_offset.device
+
+    @property
     def samples_per_frame(self) -> int:
         """Samples of each frame but the first."""
         return math.prod(self.config.upsampling_ratios) * math.prod(self.config.upsample_rates)

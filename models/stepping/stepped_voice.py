@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.errors import ResourceError
 from models.graphs import pick_capture
 from models.qwen3_omni.model import Qwen3Omni
 from models.speaking import Voice
@@ -27,12 +28,18 @@ ROOM_TOKENS = 512  # held from the start: 40 s of speech
 
 
 class SteppedVoices:
-    """The slots of one engine and the steps over them."""
+    """The slots of one engine and the steps over them.
+
+    Raises:
+        ResourceError: talker and vocoder lie apart.
+    """
 
     def __init__(self, model: Qwen3Omni) -> None:
         assert model.talker is not None
         assert model.code2wav is not None
-        device = model.thinker.lm_head.weight.device
+        device = model.talker.device
+        if model.code2wav.device != device:
+            raise ResourceError("speech by steps needs talker and code2wav on one device")
         self.slots = SpeechSlots(
             model.talker,
             model.code2wav,

@@ -33,6 +33,15 @@ def test_a_file_overlays_and_flags_overlay_it(tmp_path: Path) -> None:
     assert "'k'" not in repr(settings), "a key must not reach a log by accident"
 
 
+def test_stages_have_devices_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[engine]\ndevice = "cuda:0"\n[engine.devices]\ntalker = "cuda:1"\n')
+    engine = load(path).engine
+    assert engine.device == "cuda:0"
+    assert engine.devices.named() == {"talker": "cuda:1"}
+    assert load().engine.devices.named() == {}
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -54,6 +63,9 @@ def test_a_file_overlays_and_flags_overlay_it(tmp_path: Path) -> None:
         ('[server]\ntls = "maybe"\n', "off, auto, files"),
         ("[webrtc]\ncamera_fps = false\n", "webrtc.camera_fps"),
         ("[server\n", "not valid TOML"),
+        ('[engine.devices]\nvocoder = "cpu"\n', "engine.devices.vocoder"),
+        ("[engine.devices]\ntalker = 1\n", "engine.devices.talker"),
+        ('[engine]\ndevices = "cpu"\n', "'engine.devices' must be a table"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, named: str) -> None:

@@ -11,6 +11,7 @@ from test_engine import QUESTION, noise, opened, picture, user
 
 from models.content import Audio, Image, Message
 from models.encoding import WindowPolicy
+from models.skeleton import ExpertWeights
 from models.weights import load_model
 
 pytestmark = [
@@ -24,8 +25,22 @@ MESSAGES: tuple[Message, ...] = (
 )
 
 
-def reply(oracle: Oracle, device: str, dtype: torch.dtype) -> Collected:
-    model = load_model(oracle.folder, oracle.config, device=torch.device(device), dtype=dtype)
+def reply(
+    oracle: Oracle,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    experts: ExpertWeights = "full",
+    **places: str,
+) -> Collected:
+    model = load_model(
+        oracle.folder,
+        oracle.config,
+        device=torch.device(device),
+        dtype=dtype,
+        experts=experts,
+        places={stage: torch.device(place) for stage, place in places.items()},
+    )
     rig = opened(Rig(model, oracle, frames=8, windows=WindowPolicy()))
     for message in MESSAGES:
         rig.engine.append_message(1, message)
@@ -42,5 +57,23 @@ def test_float32_equals_the_cpu(oracle: Oracle) -> None:
 
 def test_bfloat16_speaks(oracle: Oracle) -> None:
     made = reply(oracle, "cuda", torch.bfloat16)
+    assert len(made.ids) == 8
+    assert 0.001 < np.abs(made.pcm / 32767).mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    "places", [{"thinker": "cpu"}, {"talker": "cpu"}, {"code2wav": "cpu"}], ids=str
+)
+def test_a_stage_on_another_device_changes_nothing(oracle: Oracle, places: dict[str, str]) -> None:
+    apart = reply(oracle, "cuda", torch.float32, **places)
+    together = reply(oracle, "cpu", torch.float32)
+    assert apart.ids == together.ids
+    assert apart.codes == together.codes
+    np.testing.assert_allclose(apart.pcm, together.pcm, atol=40)
+
+
+@pytest.mark.parametrize("experts", ["int8", "int4"])
+def test_packed_experts_speak(oracle: Oracle, experts: ExpertWeights) -> None:
+    made = reply(oracle, "cuda", torch.bfloat16, experts=experts)
     assert len(made.ids) == 8
     assert 0.001 < np.abs(made.pcm / 32767).mean() < 0.9
