@@ -17,6 +17,7 @@ from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_
 from daemon.protocol_tools import ToolChoice, Tools
 
 MAX_OUTPUT_TOKENS = 4096
+MAX_MODEL_CHARS = 256
 
 
 # ------------------------------------------------------------------------------- single values
@@ -194,7 +195,7 @@ class SessionPatch(ClientModel):
     id: str | None = None
     expires_at: int | None = None
     x_ext: list[str] | None = None
-    model: str | None = None
+    model: str | None = Field(default=None, max_length=MAX_MODEL_CHARS)
     output_modalities: Modalities | None = None
     instructions: str | None = None
     prompt: Prompt = None

@@ -67,6 +67,7 @@ class QwenConnection(Connection):
         begun = SessionPatch.model_validate(qwen_client.defaults())
         return self._sessions.open(
             has_extensions=True,  # pictures are one
+            model=self._websocket.query_params.get("model"),
             patches=[begun, *patches],
             send=send,
             max_event_bytes=MAX_EVENT_BYTES,

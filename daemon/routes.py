@@ -100,6 +100,7 @@ def add_realtime(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
             offer,
             sessions,
             owner=grant.owner,
+            model=request.query_params.get("model"),
             patches=[each for each in (grant.patch, patch) if each is not None],
             has_extensions=websocket.has_extensions(
                 request.query_params.get("x-ext"), request.headers.get("x-ext")

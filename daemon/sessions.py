@@ -22,7 +22,7 @@ from daemon.garbage import Collector
 from daemon.metrics import Metrics
 from daemon.places import Place, Places
 from daemon.protocol import ProtocolError, ServerEvent, SessionPatch, SessionView
-from daemon.protocol_session import SessionType, TranscriptionSessionView
+from daemon.protocol_session import MAX_MODEL_CHARS, SessionType, TranscriptionSessionView
 from daemon.rates import RequestRates
 from daemon.realtime import EXTENSIONS, RealtimeSession
 from daemon.settings import Settings
@@ -197,18 +197,22 @@ class Sessions:
         *,
         has_extensions: bool,
         is_transcription: bool = False,
+        model: str | None = None,
         send: Callable[[ServerEvent], None],
         max_event_bytes: int,
         patches: Sequence[SessionPatch] = (),
         playout: Playout | None = None,
     ) -> RealtimeSession:
-        """A new session, not running yet.
+        """A new session, not running yet. `model`: what the client calls it.
 
         Raises:
             daemon.protocol.ProtocolError: one of `patches` does not fit.
         """
         session = self._begin(
-            EXTENSIONS if has_extensions else (), patches, is_transcription=is_transcription
+            EXTENSIONS if has_extensions else (),
+            patches,
+            is_transcription=is_transcription,
+            model=model,
         )
 
         def open_conversation(config: SessionConfig, emit: Emit) -> Conversation:
@@ -247,8 +251,16 @@ class Sessions:
         patches: Sequence[SessionPatch],
         *,
         is_transcription: bool = False,
+        model: str | None = None,
     ) -> WireSession:
+        """Clients have names of models built in and want back what they asked for: of several
+        names the first that the client itself gave, then what its key carries.
+        """
         voices = self.voices
+        models = [model, *(patch.model for patch in reversed(patches)), self.model_name]
+        if model is not None and len(model) > MAX_MODEL_CHARS:
+            message = f"The name of a model may have {MAX_MODEL_CHARS} characters."
+            raise ProtocolError(message, param="model")
         if is_transcription and any(patch.type != "transcription" for patch in patches):
             message = "The key is for a session that replies, not for one that transcribes."
             raise ProtocolError(message, param="intent")
@@ -258,7 +270,7 @@ class Sessions:
             voices,
             session_id=f"sess_{secrets.token_hex(10)}",
             session_type=patches[0].type if patches else wanted,
-            model=self.model_name,
+            model=next(name for name in models if name),
             expires_at=int(time.time()) + (self.settings.session.max_duration_s or FOREVER_S),
             x_ext=x_ext,
         )
@@ -296,7 +308,7 @@ class Sessions:
         live = _Live(session, call_id, owner, asyncio.get_running_loop().create_future())
         self._live[session.session.id] = live
         ended = SessionEnded(NORMAL, "")
-        log.info("session begins model=%s x_ext=%s", session.session.model, session.session.x_ext)
+        log.info("session begins model=%r x_ext=%s", session.session.model, session.session.x_ext)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_conversation(session.conversation), name="conversation")

@@ -63,6 +63,7 @@ async def answer(
     sessions: Sessions,
     *,
     owner: str,
+    model: str | None,
     patches: Sequence[SessionPatch],
     has_extensions: bool,
 ) -> tuple[str, str]:
@@ -77,7 +78,14 @@ async def answer(
     place = sessions.take_place("webrtc", owner)
     call = None
     try:
-        call = Call(sessions, place, owner=owner, patches=patches, has_extensions=has_extensions)
+        call = Call(
+            sessions,
+            place,
+            owner=owner,
+            model=model,
+            patches=patches,
+            has_extensions=has_extensions,
+        )
         sdp = await call.negotiate(_with_wanted_candidates(offer, sessions.settings.server.host))
     except BaseException:
         place.release()
@@ -120,6 +128,7 @@ class Call:
         place: Place,
         *,
         owner: str,
+        model: str | None,
         patches: Sequence[SessionPatch],
         has_extensions: bool,
     ) -> None:
@@ -142,6 +151,7 @@ class Call:
         self._loudspeaker = Loudspeaker(playout)
         self._session = sessions.open(
             has_extensions=has_extensions,
+            model=model,
             patches=patches,
             send=self._send,
             playout=playout,

@@ -142,6 +142,7 @@ class _Socket:
         return self._sessions.open(
             has_extensions=has_extensions(query.get("x-ext"), headers.get("x-ext")),
             is_transcription=query.get("intent") == "transcription",
+            model=query.get("model"),
             patches=patches,
             send=send,
             max_event_bytes=MAX_EVENT_BYTES,

@@ -160,8 +160,8 @@ class WireSession:
         )
 
     def patched(self, patch: SessionPatch, voices: Voices, moment: Moment) -> WireSession:
-        """The session after a client's change; only present fields change. Whatever model it names
-        (clients have defaults of their own built in), the served one answers and is shown.
+        """The session after a client's change; only present fields change. What it calls the model
+        was settled when the session began: the served one answers to any name.
 
         Raises:
             ProtocolError: a value that does not fit; nothing changes.

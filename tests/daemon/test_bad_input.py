@@ -72,6 +72,7 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     ),
     (event("session.update"), "missing_required_parameter", "session"),
     (event("session.update", session={}), "missing_required_parameter", "session.type"),
+    (update(model="m" * 257), "invalid_value", "session.model"),
     (update(voice="ash"), "unknown_parameter", "session.voice"),
     (update(tools=[MCP]), "url_not_allowed", "session.tools[0].server_url"),
     (
@@ -301,7 +302,7 @@ async def test_what_stock_clients_send_is_taken() -> None:
     async with serving() as rig, talking(rig) as socket:
         await socket.send(update(**session))
         view = (await next_event(socket))["session"]
-        assert view["model"] == "fake-omni"
+        assert view["model"] == "qwen3-omni", "as it was called when the session began"
         assert view["audio"]["output"]["voice"] == "ash"
         assert view["audio"]["input"]["transcription"] == {"model": "gpt-4o-mini-transcribe"}
         assert view["audio"]["input"]["noise_reduction"] == {"type": "near_field", "strength": 1.0}

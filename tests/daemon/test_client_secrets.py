@@ -46,6 +46,25 @@ async def test_a_secret_carries_its_session() -> None:
                 assert updated["session"]["instructions"] == "No longer."
 
 
+async def test_a_session_is_called_as_its_client_calls_it() -> None:
+    async with serving(server__api_keys=[KEY]) as rig:
+        named = await mint(rig, session={"type": "realtime", "model": "mine"})
+        for secret, query, shown in (
+            (named, "", "mine"),
+            (named, "?model=", "mine"),
+            (named, "?model=other", "other"),
+            (KEY, "", "fake-omni"),
+            (KEY, "?model=other&x-ext=1", "other"),
+        ):
+            url = f"ws://127.0.0.1:{rig.port}/v1/realtime{query}"
+            bearer = {"Authorization": f"Bearer {secret}"}
+            async with websockets.connect(url, additional_headers=bearer) as socket:
+                assert json.loads(await socket.recv())["session"]["model"] == shown
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(f"{rig.ws}{257 * 'm'}", additional_headers=bearer)
+        assert caught.value.response.status_code == 400
+
+
 async def test_browsers_give_it_as_a_subprotocol() -> None:
     async with serving(server__api_keys=[KEY]) as rig:
         secret = await mint(rig)

@@ -77,7 +77,7 @@ async def test_two_spoken_turns() -> None:
     async with serving() as rig, client(rig).realtime.connect(model="qwen3-omni") as connection:
         (created,) = await collect(connection, "session.created")
         session = created["session"]
-        assert session["model"] == "fake-omni", "what is served, whatever was asked for"
+        assert session["model"] == "qwen3-omni", "what was asked for, whatever is served"
         assert session["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
         assert "x_ext" not in session
         previous = None
