@@ -26,6 +26,7 @@ from daemon.sessions import Sessions
 from daemon.wire_session import Voices
 from daemon.wire_tools import tool_choice
 from pipeline.messages import ResponseOptions
+from pipeline.session_config import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +59,17 @@ def add_chat(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
 
 
 def _options(asked: ChatRequest) -> ResponseOptions:
-    """How the answer is made; a greedy one where temperature or top_p leave no choice."""
+    """How the answer is made."""
     limit = asked.max_completion_tokens or asked.max_tokens
-    is_greedy = asked.top_p == 0 or asked.temperature == 0
-    return ResponseOptions(
+    seed = None if asked.seed is None else asked.seed % 2**63
+    sampling = Sampling(temperature=asked.temperature, top_p=asked.top_p, seed=seed)
+    options = ResponseOptions(
         audio=asked.has_audio,
         max_tokens=limit,
-        greedy=is_greedy,
-        temperature=None if is_greedy else asked.temperature,
-        top_p=None if is_greedy else asked.top_p,
-        seed=None if asked.seed is None else asked.seed % 2**63,
         stop=tuple(asked.stop or ()),
         **tool_choice(asked.choice),
     )
+    return sampling.applied(options)
 
 
 def _voice(asked: ChatRequest, voices: Voices) -> str | None:

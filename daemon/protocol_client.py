@@ -22,6 +22,7 @@ from daemon.protocol_session import (
     MaxTokens,
     Modalities,
     Prompt,
+    Reasoning,
     SessionPatch,
     Voice,
 )
@@ -151,7 +152,7 @@ class ResponseParams(ClientModel):
     tools: ResponseTools = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning: dict[str, Any] | None = None
+    reasoning: Reasoning | None = None
     prompt: Prompt = None
     metadata: Annotated[dict[str, str] | None, BeforeValidator(_check_metadata)] = None
 

@@ -26,6 +26,17 @@ _PARTS_OF = {
 }
 
 
+# The first is needed.
+_FIELDS_OF_PART = {
+    "input_text": ("text",),
+    "output_text": ("text",),
+    "text": ("text",),
+    "input_audio": ("audio", "transcript"),
+    "input_image": ("image_url", "detail"),
+    "output_audio": ("transcript", "audio"),
+}
+
+
 class PartIn(ClientModel):
     """One part of a message that a client creates. `text` is the older name of `output_text`."""
 
@@ -36,9 +47,26 @@ class PartIn(ClientModel):
     image_url: str | None = None
     detail: Literal["auto", "low", "high"] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_others(cls, data: Any) -> Any:
+        """A part has the fields of its type and no others."""
+        if isinstance(data, dict) and data.get("type") in _FIELDS_OF_PART:
+            known = ("type", *_FIELDS_OF_PART[data["type"]])
+            others = [name for name in data if name not in known and data[name] is not None]
+            if others:
+                raise ValidationError.from_exception_data(
+                    "part",
+                    [
+                        InitErrorDetails(type="extra_forbidden", loc=(name,), input=None)
+                        for name in others
+                    ],
+                )
+        return data
+
     @model_validator(mode="after")
     def _check(self) -> PartIn:
-        needed = {"input_audio": "audio", "input_image": "image_url"}.get(self.type, "text")
+        needed = _FIELDS_OF_PART[self.type][0]
         if self.type == "output_audio":
             raise wrong_value("assistant audio can not be created, only its text (output_text)")
         if getattr(self, needed) is None:

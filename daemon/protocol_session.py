@@ -1,8 +1,8 @@
 """The session object: what a client may change of it, and how a server shows it.
 
 A patch keeps which fields were present (`model_fields_set`): only those change. What the protocol
-allows and this server does not serve yet is refused by the field; noise reduction, which stock
-clients send unasked, is taken and shown as off.
+allows and this server does not serve yet is refused by the field. `reasoning` and
+`parallel_tool_calls` are checked and ignored: the model does not reason, and calls as it likes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_
 from daemon.protocol_tools import ToolChoice, Tools
 
 MAX_OUTPUT_TOKENS = 4096
+MAX_REDUCTION_STRENGTH = 10  # of noise, where no more is left to turn down long before
 MAX_MODEL_CHARS = 256
 
 
@@ -88,6 +89,25 @@ Prompt = Annotated[None, _check_off("Stored prompts are")]
 Include = Annotated[None, _check_off("Log probabilities are")]
 
 
+Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
+
+
+class Reasoning(ClientModel):
+    """`reasoning`"""
+
+    effort: Effort | None = None
+
+
+class SamplingPatch(ClientModel):
+    """Extension: how replies are drawn; what is null is as the checkpoint wants it. With 0 as
+    temperature or `top_p` the likeliest is always taken.
+    """
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+
 # ------------------------------------------------------------------------------- turn detection
 class ServerVad(ClientModel):
     """Turns end by silence."""
@@ -128,7 +148,7 @@ class TranscriptionPatch(ClientModel):
     languages: list[str] | None = None
     prompt: str | None = None
     keywords: list[str] | None = None
-    delay: str | None = None
+    delay: Effort | None = None
 
 
 class NoiseReductionPatch(ClientModel):
@@ -137,7 +157,7 @@ class NoiseReductionPatch(ClientModel):
     """
 
     type: Literal["near_field", "far_field"] | None = None
-    strength: float | None = Field(default=None, ge=0)
+    strength: float | None = Field(default=None, ge=0, le=MAX_REDUCTION_STRENGTH)
 
 
 class InputPatch(ClientModel):
@@ -202,12 +222,13 @@ class SessionPatch(ClientModel):
     tools: Tools = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning: dict[str, Any] | None = None
+    reasoning: Reasoning | None = None
     max_output_tokens: MaxTokens = None
     tracing: Annotated[Any, BeforeValidator(_check_tracing)] = None
     truncation: Truncation | None = None
     include: Include = None
     audio: AudioPatch | None = None
+    x_sampling: SamplingPatch | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -307,6 +328,7 @@ class SessionView(ServerModel):
     audio: AudioView
     include: None
     x_ext: list[str] | None = None
+    x_sampling: dict[str, Any] | None = None
 
 
 class TranscriptionAudioView(ServerModel):

@@ -2,8 +2,8 @@
 
 The same envelope with other names: what the service calls `modalities` or `input_audio_format` is
 nested here. Values are not judged, only moved: `daemon.protocol` does that, and its errors name
-where the value went. What this server can not do (search, translation) is refused by name; sampling
-parameters are taken and ignored.
+where the value went. What this server can not do (search, translation) is refused by name; of the
+sampling parameters those that it has not are checked and ignored.
 """
 
 from __future__ import annotations
@@ -19,17 +19,9 @@ OUTPUT_RATE_HZ = 24_000
 _Event = dict[str, Any]
 
 _SAME = {"instructions", "tool_choice", "type", "id", "object", "model"}
-_IGNORED = {
-    "temperature",
-    "top_p",
-    "top_k",
-    "repetition_penalty",
-    "presence_penalty",
-    "seed",
-    "smooth_output",
-    "video",
-    "sample_rate",
-}
+_IGNORED = {"smooth_output", "video", "sample_rate"}
+_IGNORED_NUMBERS = {"top_k", "repetition_penalty", "presence_penalty"}
+_SILENCE_MS = (200, 6_000)
 _REFUSED = {"enable_search": "Search", "search_options": "Search", "translation": "Translation"}
 _PCM = ("pcm", "pcm16", "pcm24")
 
@@ -72,6 +64,9 @@ def session_patch(given: _Event) -> _Event:
             patch[key] = value
         elif key in _MOVED:
             _MOVED[key](patch, value)
+        elif key in _IGNORED_NUMBERS:
+            if type(value) not in (int, float, type(None)):
+                raise ProtocolError("should be a number", param=f"session.{key}")
         elif key not in _IGNORED and key not in _REFUSED:
             raise ProtocolError(
                 f"Unknown parameter: 'session.{key[:80]}'.",
@@ -114,11 +109,28 @@ def _set_turn_detection(patch: _Event, value: Any) -> None:
             for key in ("threshold", "silence_duration_ms", "prefix_padding_ms", "idle_timeout_ms"):
                 value.pop(key, None)
         else:
-            value.setdefault("silence_duration_ms", 800)
+            _check_silence(value.setdefault("silence_duration_ms", 800))
             threshold = value.get("threshold")
             if type(threshold) in (int, float) and -1 <= threshold < 0:
                 value["threshold"] = 0  # the service's scale begins at -1: everything is speech
     _side(patch, "input")["turn_detection"] = value
+
+
+def _check_silence(value: Any) -> None:
+    low, high = _SILENCE_MS
+    if type(value) is int and not low <= value <= high:
+        raise ProtocolError(
+            f"should be {low} to {high}",
+            code=f"integer_{'below_min' if value < low else 'above_max'}_value",
+            param="session.turn_detection.silence_duration_ms",
+        )
+
+
+def _sampling_setter(name: str) -> Callable[[_Event, Any], None]:
+    def set_sampling(patch: _Event, value: Any) -> None:
+        patch.setdefault("x_sampling", {})[name] = value
+
+    return set_sampling
 
 
 def _format_setter(side: str, rate_hz: int) -> Callable[[_Event, Any], None]:
@@ -166,6 +178,7 @@ _MOVED: dict[str, Callable[[_Event, Any], None]] = {
     "turn_detection": _set_turn_detection,
     "tools": _set_tools,
     "max_tokens": _set_max_tokens,
+    **{name: _sampling_setter(name) for name in ("temperature", "top_p", "seed")},
 }
 
 

@@ -66,6 +66,7 @@ def _session(view: _Event) -> _Event:
         "tools": [_nested_tool(tool) for tool in view["tools"]],
         "tool_choice": view["tool_choice"],
         "max_tokens": view["max_output_tokens"],
+        **(view.get("x_sampling") or {}),
     }
 
 

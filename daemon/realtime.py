@@ -38,7 +38,14 @@ from pipeline.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = ("x.metrics", "x.turn.state", "input_image_buffer.append", "video", "resume")
+EXTENSIONS = (
+    "x.metrics",
+    "x.turn.state",
+    "x_sampling",
+    "input_image_buffer.append",
+    "video",
+    "resume",
+)
 MAX_ITEM_ID_CHARS = 32
 
 

@@ -42,9 +42,10 @@ from daemon.wire_listening import (
     shown_reduction,
     transcription_of,
 )
+from daemon.wire_sampling import sampling_of_patch, shown_sampling
 from daemon.wire_tools import ToolSet, own_functions
 from daemon.wire_truncation import shown_truncation, truncation_of
-from pipeline.session_config import NoiseReduction, SessionConfig, TurnDetection
+from pipeline.session_config import NoiseReduction, Sampling, SessionConfig, TurnDetection
 
 DEFAULT_VOICE = "default"
 
@@ -115,6 +116,7 @@ class WireSession:
     input_format: AudioFormatView
     output_format: AudioFormatView
     speed: float
+    sampling: Sampling
     default_turn_detection: TurnDetection
 
     @classmethod
@@ -156,6 +158,7 @@ class WireSession:
             input_format=AudioFormatView(),
             output_format=AudioFormatView(),
             speed=1.0,
+            sampling=Sampling(),
             default_turn_detection=turn_detection,
         )
 
@@ -184,6 +187,10 @@ class WireSession:
                     "Tracing can not be modified once it is on.", param="session.tracing"
                 )
             changes["tracing"] = patch.tracing
+        if "x_sampling" in patch.model_fields_set:
+            changes["sampling"] = sampling_of_patch(
+                patch.x_sampling, self.sampling, is_allowed=bool(self.x_ext)
+            )
         if patch.audio is not None:
             changes |= self._input_changes(patch.audio.input, moment)
             changes |= self._output_changes(patch.audio.output, voices, moment)
@@ -312,6 +319,7 @@ class WireSession:
             audio=audio,
             include=None,
             x_ext=list(self.x_ext) or None,
+            x_sampling=shown_sampling(self.sampling),
         )
 
     def config(self) -> SessionConfig:
@@ -327,6 +335,7 @@ class WireSession:
             turn_detection=self._detection(),
             noise_reduction=self.noise_reduction,
             transcription=transcription_of(self.transcription),
+            sampling=self.sampling,
             is_transcription=self.type == "transcription",
             tools=tools,
             **choice,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipeline.messages import ResponseOptions, ToolChoice
@@ -63,6 +63,23 @@ class Truncation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the text of replies is drawn; None: as the checkpoint's generation config says. With 0 as
+    temperature or `top_p` the likeliest token is always taken.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+    def applied(self, options: ResponseOptions) -> ResponseOptions:
+        """The options of a reply, drawn like this."""
+        if 0 in (self.temperature, self.top_p):
+            return replace(options, greedy=True, seed=self.seed)
+        return replace(options, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
     """Everything of a session that may change while it lives.
 
@@ -84,12 +101,14 @@ class SessionConfig:
     forced_tool: str | None = None
     turn_detection: TurnDetection | None = field(default_factory=TurnDetection)
     noise_reduction: NoiseReduction | None = None
+    sampling: Sampling = field(default_factory=Sampling)
 
     def response_options(self) -> ResponseOptions:
         """How a reply is made that nobody asks to be made otherwise."""
-        return ResponseOptions(
+        options = ResponseOptions(
             audio=self.output == "audio",
             max_tokens=self.max_output_tokens,
             tool_choice=self.tool_choice if self.tools else "none",
             forced_tool=self.forced_tool if self.tools else None,
         )
+        return self.sampling.applied(options)

@@ -73,6 +73,14 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (event("session.update"), "missing_required_parameter", "session"),
     (event("session.update", session={}), "missing_required_parameter", "session.type"),
     (update(model="m" * 257), "invalid_value", "session.model"),
+    (update(reasoning={"effort": "banana"}), "invalid_value", "session.reasoning.effort"),
+    (update(reasoning={"x": [1]}), "unknown_parameter", "session.reasoning.x"),
+    (
+        event("response.create", response={"reasoning": {"effort": 1}}),
+        "invalid_value",
+        "response.reasoning.effort",
+    ),
+    (update(x_sampling={"seed": 1}), "unknown_parameter", "session.x_sampling"),
     (update(voice="ash"), "unknown_parameter", "session.voice"),
     (update(tools=[MCP]), "url_not_allowed", "session.tools[0].server_url"),
     (
@@ -172,6 +180,16 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "session.audio.input.noise_reduction.type",
     ),
     (
+        audio(input={"noise_reduction": {"strength": 1e300}}),
+        "decimal_above_max_value",
+        "session.audio.input.noise_reduction.strength",
+    ),
+    (
+        audio(input={"transcription": {"delay": "banana"}}),
+        "invalid_value",
+        "session.audio.input.transcription.delay",
+    ),
+    (
         audio(input={"turn_detection": {"type": "server_vad", "threshold": 2}}),
         "decimal_above_max_value",
         "session.audio.input.turn_detection.threshold",
@@ -210,6 +228,16 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     ),
     (user({"type": "output_text", "text": "x"}), "invalid_value", "item"),
     (user({"type": "input_text"}), "invalid_value", "item.content[0]"),
+    (
+        user({"type": "input_text", "text": "x", "image_url": "file:///etc/passwd"}),
+        "unknown_parameter",
+        "item.content[0].image_url",
+    ),
+    (
+        user({"type": "input_image", "image_url": "data:image/png;base64,AAAA", "audio": "!"}),
+        "unknown_parameter",
+        "item.content[0].audio",
+    ),
     (
         user({"type": "input_image", "image_url": "https://example.com/x.png"}),
         "invalid_value",
@@ -289,6 +317,8 @@ async def test_what_stock_clients_send_is_taken() -> None:
         "include": None,
         "prompt": None,
         "tools": [],
+        "reasoning": {"effort": "low"},
+        "parallel_tool_calls": True,
         "audio": {
             "input": {
                 "format": {"type": "audio/pcm", "rate": 24000},

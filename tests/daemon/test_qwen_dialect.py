@@ -86,6 +86,54 @@ async def test_finishing_waits_for_the_reply() -> None:
         assert socket.close_code == 1000
 
 
+async def test_sampling_reaches_the_engine_and_is_shown() -> None:
+    async with serving() as rig, dialect(rig) as socket:
+
+        async def update(**session: Any) -> dict[str, Any]:
+            await socket.send(json.dumps({"type": "session.update", "session": session}))
+            view: dict[str, Any] = (await until(socket, "session.updated"))["session"]
+            return view
+
+        await update(temperature=0.5, seed=7, top_k=20, presence_penalty=None)
+        view = await update(top_p=0.8)
+        assert (view["temperature"], view["top_p"], view["seed"]) == (0.5, 0.8, 7)
+        await socket.send('{"type": "response.create"}')
+        await until(socket, "response.done")
+        options = rig.engine.response.options
+        assert (options.temperature, options.top_p, options.seed) == (0.5, 0.8, 7)
+        await update(temperature=0)
+        await socket.send('{"type": "response.create"}')
+        await until(socket, "response.done")
+        assert rig.engine.response.options.greedy
+
+
+@pytest.mark.parametrize(
+    ("session", "code", "param"),
+    [
+        ({"temperature": "x"}, "invalid_value", "session.x_sampling.temperature"),
+        ({"temperature": 3}, "decimal_above_max_value", "session.x_sampling.temperature"),
+        ({"top_k": "x"}, "invalid_value", "session.top_k"),
+        (
+            {"turn_detection": {"type": "server_vad", "silence_duration_ms": 100}},
+            "integer_below_min_value",
+            "session.turn_detection.silence_duration_ms",
+        ),
+        (
+            {"turn_detection": {"type": "server_vad", "silence_duration_ms": 6001}},
+            "integer_above_max_value",
+            "session.turn_detection.silence_duration_ms",
+        ),
+    ],
+)
+async def test_values_out_of_the_services_range_are_refused(
+    session: dict[str, Any], code: str, param: str
+) -> None:
+    async with serving() as rig, dialect(rig) as socket:
+        await socket.send(json.dumps({"type": "session.update", "session": session}))
+        error = (await until(socket, "error"))["error"]
+        assert (error["code"], error["param"]) == (code, param)
+
+
 def test_values_move_to_where_the_protocol_has_them() -> None:
     function = {"name": "f", "parameters": {}}
     patch = session_patch(
@@ -106,6 +154,7 @@ def test_values_move_to_where_the_protocol_has_them() -> None:
         "type": "realtime",
         "output_modalities": ["audio"],
         "max_output_tokens": 7,
+        "x_sampling": {"temperature": 0.5},
         "tools": [{"type": "function", **function}],
         "audio": {
             "input": {
