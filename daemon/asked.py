@@ -10,10 +10,12 @@ from dataclasses import replace
 from daemon.protocol import AudioFormatView, ItemIn, ProtocolError, ResponseParams
 from daemon.protocol_tools import ForcedRemote, ForcedTool
 from daemon.settings import LimitSettings
+from daemon.text_limits import check_text
 from daemon.wire_items import item_from_wire
 from daemon.wire_session import Voices, WireSession
 from daemon.wire_tools import ToolSet
 from pipeline.conversation import Conversation
+from pipeline.history import num_chars
 from pipeline.items import Item
 from pipeline.messages import ResponseOptions
 from pipeline.session_config import SessionConfig
@@ -98,7 +100,7 @@ async def items_of(
 
     Raises:
         ProtocolError: a reference to an item that there is not.
-        BadInputError: media that can not be read.
+        BadInputError: media that can not be read, or too much text.
     """
     if asked.input is None:
         return None
@@ -116,4 +118,15 @@ async def items_of(
                 code="item_not_found",
                 param=f"response.input[{index}].id",
             )
+    check_text(sum(map(num_chars, found)), limits, param="response.input")
     return found
+
+
+def check_config(config: SessionConfig, limits: LimitSettings) -> None:
+    """Whether instructions and tools of a response are not too long.
+
+    Raises:
+        BadInputError: they are.
+    """
+    check_text(len(config.instructions), limits, param="response.instructions")
+    check_text(sum(map(len, config.tools)), limits, param="response.tools")

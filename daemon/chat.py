@@ -23,6 +23,7 @@ from daemon.generations import Generation, Prompt, generating
 from daemon.http_answers import Body, MadeAnswer
 from daemon.http_bodies import body_schema, read_model
 from daemon.sessions import Sessions
+from daemon.text_limits import chars_of, check_text
 from daemon.wire_session import Voices
 from daemon.wire_tools import tool_choice
 from pipeline.messages import ResponseOptions
@@ -46,12 +47,16 @@ def add_chat(app: FastAPI, sessions: Sessions, keys: ApiKeys) -> None:
         options = _options(asked)
         voice = _voice(asked, sessions.voices)
         conversation = await read_messages(asked.messages, sessions.settings, transcripts)
+        tools = tuple(tool.function.for_template() for tool in asked.tools or ())
+        num_chars = len(conversation.instructions) + chars_of(conversation.messages)
+        check_text(num_chars, limits, param="messages")
+        check_text(sum(map(len, tools)), limits, param="tools")
         prompt = Prompt(
             owner=grant.owner,
             instructions=conversation.instructions,
             voice=voice,
             messages=conversation.messages,
-            tools=tuple(tool.function.for_template() for tool in asked.tools or ()),
+            tools=tools,
             options=options,
         )
         answer = ChatAnswer(request=asked, model=sessions.model_name)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+NUM_ANSWERS = 2  # of the longest events to what is obeyed: an item, added and done
+STALLED_S = 5.0  # that a peer with much to read may read nothing of it
+
 
 class ByteQueue:
     """Messages in order; one producer, one consumer, one event loop."""
@@ -48,6 +51,20 @@ class ByteQueue:
                 return
             self._has_room.clear()
             await self._has_room.wait()
+
+    async def until_room(self, num_bytes: int) -> bool:
+        """Wait until so many bytes would fit (or half of all, where that is less), or all is over.
+        Safe to cancel. False: for `STALLED_S` nothing at all was taken.
+        """
+        wanted = max(0, self._max_bytes - num_bytes, self._max_bytes // 2)
+        while self._num_bytes > wanted and not self._is_closed:
+            self._has_room.clear()
+            try:
+                async with asyncio.timeout(STALLED_S):
+                    await self._has_room.wait()
+            except TimeoutError:
+                return False
+        return True
 
     async def get(self) -> str | bytes | None:
         """The next message, or None once closed and empty. Safe to cancel: nothing is lost."""

@@ -21,7 +21,7 @@ from daemon.protocol import ProtocolError, ServerEvent, SessionPatch
 from daemon.protocol import server_events as ev
 from daemon.realtime import RealtimeSession
 from daemon.sessions import NORMAL, SessionEnded, Sessions
-from daemon.websocket import MAX_EVENT_BYTES, Connection
+from daemon.websocket import Connection
 
 _CREATE = json.dumps({"type": "response.create"})
 
@@ -70,7 +70,7 @@ class QwenConnection(Connection):
             model=self._websocket.query_params.get("model"),
             patches=[begun, *patches],
             send=send,
-            max_event_bytes=MAX_EVENT_BYTES,
+            max_event_bytes=self._sessions.settings.websocket.max_event_bytes,
         )
 
     def _parts(self, session: RealtimeSession) -> dict[str, Coroutine[Any, Any, None]]:

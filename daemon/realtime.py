@@ -24,6 +24,7 @@ from daemon.remote_tools import RemoteTools
 from daemon.replies import is_request
 from daemon.responses import Responses
 from daemon.settings import LimitSettings
+from daemon.told import check_told, fits
 from daemon.turn_metrics import metrics_event
 from daemon.wire_input import WireInput
 from daemon.wire_items import Media, item_from_wire, view_of
@@ -64,8 +65,8 @@ class RealtimeSession:
     Args:
         send: takes each server event at once; must not block or raise.
         is_paced: the daemon plays (WebRTC): audio goes over RTP and not as events.
-        max_event_bytes: no server event may be longer; audio is left out of a retrieved item that
-            would be.
+        max_event_bytes: no server event may be longer: what would have to be told back by such a
+            one is refused, and audio is left out of a retrieved item.
     """
 
     def __init__(
@@ -192,6 +193,8 @@ class RealtimeSession:
                 item = await asyncio.to_thread(
                     item_from_wire, event.item, self._limits, audio_format
                 )
+                added = ev.ItemAdded(item=view_of(item), previous_item_id=event.previous_item_id)
+                check_told(added, self._max_event_bytes, param="item")
                 conversation.create_item(item, previous_item_id=event.previous_item_id)
             case wire.ItemRetrieve():
                 self._retrieve(event.item_id)
@@ -221,9 +224,11 @@ class RealtimeSession:
             is_replying=self.conversation.is_replying,
         )
         changed = self.session.patched(patch, self._voices, moment)
+        updated = ev.SessionUpdated(session=changed.view())
+        check_told(updated, self._max_event_bytes, param="session")
         self.remote_tools.declare(changed.tools)
         self._adopt(changed)
-        self._send(ev.SessionUpdated(session=changed.view()))
+        self._send(updated)
         self.remote_tools.ask()
 
     def _adopt(self, changed: WireSession) -> None:
@@ -248,7 +253,7 @@ class RealtimeSession:
             max_chars=room,
         )
         retrieved = ev.ItemRetrieved(item=view_of(item, media=media))
-        if len(retrieved.to_json()) > room:
+        if not fits(retrieved, room):
             retrieved = ev.ItemRetrieved(item=view_of(item))
         self._send(retrieved)
 

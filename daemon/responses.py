@@ -12,7 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
-from daemon.asked import config_of, format_of, items_of, max_tokens, options_of, voice_of
+from daemon.asked import (
+    check_config,
+    config_of,
+    format_of,
+    items_of,
+    max_tokens,
+    options_of,
+    voice_of,
+)
 from daemon.metrics import Metrics
 from daemon.protocol import ResponseParams, ServerEvent
 from daemon.remote_catalogue import RemoteCatalogue
@@ -91,6 +99,8 @@ class Responses:
         output = "text" if asked.is_aside and self._is_paced else None
         options = options_of(asked, session, tools, default_output=output)
         config = config_of(asked, session, self._voices, tools)
+        if config is not None:
+            check_config(config, self._limits)
         items = await items_of(asked, session, conversation, self._limits)
         self._asked = _Asked(asked, catalogue)
         try:

@@ -22,10 +22,12 @@ from daemon.garbage import Collector
 from daemon.metrics import Metrics
 from daemon.places import Place, Places
 from daemon.protocol import ProtocolError, ServerEvent, SessionPatch, SessionView
+from daemon.protocol_server import SessionCreated
 from daemon.protocol_session import MAX_MODEL_CHARS, SessionType, TranscriptionSessionView
 from daemon.rates import RequestRates
 from daemon.realtime import EXTENSIONS, RealtimeSession
 from daemon.settings import Settings
+from daemon.told import check_told
 from daemon.wire_session import Moment, Voices, WireSession
 from pipeline.clock import MonotonicClock
 from pipeline.conversation import Conversation
@@ -214,6 +216,7 @@ class Sessions:
             is_transcription=is_transcription,
             model=model,
         )
+        check_told(SessionCreated(session=session.view()), max_event_bytes, param="session")
 
         def open_conversation(config: SessionConfig, emit: Emit) -> Conversation:
             return Conversation(
@@ -243,7 +246,10 @@ class Sessions:
         Raises:
             daemon.protocol.ProtocolError: it does not fit.
         """
-        return self._begin((), [patch] if patch is not None else []).view()
+        view = self._begin((), [patch] if patch is not None else []).view()
+        max_bytes = self.settings.websocket.max_event_bytes
+        check_told(SessionCreated(session=view), max_bytes, param="session")
+        return view
 
     def _begin(
         self,

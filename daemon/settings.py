@@ -120,6 +120,7 @@ class LimitSettings:
     max_image_bytes: int
     max_image_pixels: int
     max_sdp_bytes: int
+    max_text_chars: int
     max_upload_bytes: int
     max_audio_s: float
     max_video_s: float
@@ -133,6 +134,7 @@ class WebSocketSettings:
 
     ping_interval_s: float
     ping_timeout_s: float
+    max_event_bytes: int
     resume_grace_s: float
 
 

@@ -26,11 +26,12 @@ from daemon import ice, rtp
 from daemon.audio_source import take_over
 from daemon.auth import Refusal
 from daemon.media import Camera, Loudspeaker, Microphone
-from daemon.outbox import ByteQueue
+from daemon.outbox import NUM_ANSWERS, ByteQueue
 from daemon.places import Place
 from daemon.protocol import ServerEvent, SessionPatch
 from daemon.realtime import RealtimeSession
 from daemon.sessions import NORMAL, OVERLOADED, SessionEnded, Sessions
+from daemon.told import num_bytes, without_texts
 from pipeline.playout import Playout
 
 log = logging.getLogger(__name__)
@@ -281,19 +282,27 @@ class Call:
             log.warning("the peer of %s did not close in time", self.id)
 
     def _send(self, event: ServerEvent) -> None:
+        max_bytes = self._settings.max_event_bytes
         message = event.to_json()
-        if len(message) > self._settings.max_event_bytes:
+        if num_bytes(message) > max_bytes:
+            message = without_texts(event).to_json()
+        if num_bytes(message) > max_bytes:
+            # no client's doing: what would have to be told back by such an event is refused
             log.error("an event of type %s is too long for a data channel", event.type)
             self._session.refuse(
                 f"An event of type '{event.type}' is too long for a data channel: it is left out.",
                 "event_too_long",
                 kind="server_error",
+                to=self._send,
             )
         elif not self._outbox.try_put(message):
             self._end(OVERLOADED, "The client does not read fast enough.")
 
     async def _obey(self, session: RealtimeSession) -> None:
+        answer_bytes = NUM_ANSWERS * self._settings.max_event_bytes
         while (message := await self._inbox.get()) is not None:
+            if not await self._outbox.until_room(answer_bytes):
+                raise SessionEnded(OVERLOADED, "The client does not read fast enough.")
             await session.handle(message)
 
     async def _write(self) -> None:

@@ -1,7 +1,8 @@
 """The WebSocket transport of one session: text frames in and out, bounded both ways.
 
 A reader takes messages off the socket as they come (so that a closed socket is noticed at once),
-the session obeys them in order, a writer sends. A client that does not read is closed with 1013.
+the session obeys them in order and no faster than the answers are read, a writer sends. A client
+that does not read is closed with 1013.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from daemon.auth import ApiKeys, Refusal, send_refusal
-from daemon.outbox import ByteQueue
+from daemon.outbox import NUM_ANSWERS, ByteQueue
 from daemon.protocol import ProtocolError, ServerEvent, SessionPatch
 from daemon.realtime import RealtimeSession
 from daemon.resume import KeptSession, KeptSessions, is_dropped, resumed_event
@@ -29,7 +30,6 @@ from daemon.sessions import (
 )
 
 SUBPROTOCOL = "realtime"
-MAX_EVENT_BYTES = 1_000_000  # some clients take no message over 1 MiB
 FLUSH_S = 1.0
 
 
@@ -107,6 +107,7 @@ class _Socket:
         self._inbox = ByteQueue(limits.max_inbox_bytes)
         self._outbox = ByteQueue(limits.max_outbox_bytes)
         self._is_slow = asyncio.Event()
+        self._answer_bytes = NUM_ANSWERS * sessions.settings.websocket.max_event_bytes
 
     def _parts(self, session: RealtimeSession) -> dict[str, Coroutine[Any, Any, None]]:
         return {
@@ -145,7 +146,7 @@ class _Socket:
             model=query.get("model"),
             patches=patches,
             send=send,
-            max_event_bytes=MAX_EVENT_BYTES,
+            max_event_bytes=self._sessions.settings.websocket.max_event_bytes,
         )
 
     async def _read(self) -> None:
@@ -160,6 +161,8 @@ class _Socket:
 
     async def _obey(self, session: RealtimeSession) -> None:
         while (message := await self._inbox.get()) is not None:
+            if not await self._outbox.until_room(self._answer_bytes):
+                self._is_slow.set()
             await self._handle(session, message)
 
     async def _handle(self, session: RealtimeSession, message: str | bytes) -> None:

@@ -118,6 +118,7 @@ class WireSession:
     speed: float
     sampling: Sampling
     default_turn_detection: TurnDetection
+    max_text_chars: int
 
     @classmethod
     def begin(
@@ -160,6 +161,7 @@ class WireSession:
             speed=1.0,
             sampling=Sampling(),
             default_turn_detection=turn_detection,
+            max_text_chars=settings.limits.max_text_chars,
         )
 
     def patched(self, patch: SessionPatch, voices: Voices, moment: Moment) -> WireSession:
@@ -338,6 +340,7 @@ class WireSession:
             sampling=self.sampling,
             is_transcription=self.type == "transcription",
             tools=tools,
+            max_text_chars=self.max_text_chars,
             **choice,
         )
 

@@ -9,6 +9,7 @@ When it is full:
 - audio and messages: refused above `max_bytes` (`put` returns False): the engine has taken in
   nothing for minutes, and a context with a gap would be wrong: its owner gives that context up;
 - everything else (control, and the rebuilding of a context) is never dropped or refused.
+What a context was still to take in when it is closed is forgotten.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from pipeline.messages import (
     AppendMessage,
     Call,
     Cancel,
+    Close,
     Configure,
     Confirm,
     Heard,
+    Rebuild,
     Respond,
 )
 
@@ -113,6 +116,9 @@ class CallQueue:
         call = parcel.call
         context = self._context_of(call)
         held = self._held.get(context)
+        if isinstance(call, Close):
+            self._forget_bulk(context)
+            held = self._held.get(context)
         if isinstance(call, AppendFrame):
             self._held.setdefault(context, deque()).append(parcel)
             self._trim_frames(context)
@@ -146,6 +152,17 @@ class CallQueue:
             _remove(held, oldest)
         self._promote(context)
 
+    def _forget_bulk(self, context: int) -> None:
+        """Nobody waits any more for what a closed context was still to take in."""
+        for waiting in (self._ready, self._held.get(context, deque())):
+            kept = [parcel for parcel in waiting if not _is_bulk_of(parcel.call, context)]
+            self._num_bytes -= sum(payload_bytes(parcel.call) for parcel in waiting)
+            self._num_bytes += sum(payload_bytes(parcel.call) for parcel in kept)
+            waiting.clear()
+            waiting.extend(kept)
+        if context in self._held:
+            self._promote(context)
+
     def _pop_all(self) -> Iterator[Parcel]:
         while self._ready or self._held:
             yield self._pop()
@@ -175,9 +192,18 @@ def _is_frame(parcel: Parcel) -> bool:
 
 
 def _is_outdated(waiting: Call, *, by: Call) -> bool:
-    """Of settings that follow each other at once only the last count: each costs a prefill."""
-    if isinstance(waiting, Configure) and isinstance(by, Configure):
-        return waiting.context == by.context
+    """Of settings, or whole conversations, that follow each other at once only the last count: each
+    costs a prefill.
+    """
+    for kind in (Configure, Rebuild):
+        if isinstance(waiting, kind) and isinstance(by, kind):
+            return waiting.context == by.context
+    return False
+
+
+def _is_bulk_of(call: Call, context: int) -> bool:
+    if isinstance(call, AppendAudio | AppendFrame | AppendMessage | Rebuild):
+        return call.context == context
     return False
 
 

@@ -10,6 +10,7 @@ of what is gone. The newest item is never touched.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -43,7 +44,6 @@ from pipeline.messages import (
 
 MAX_MEDIA_BYTES = 96 * 2**20
 MAX_ITEMS = 4096
-MAX_TEXT_CHARS = 4 * 2**20  # many contexts full of it
 ROOT = "root"
 
 LOST_SPEECH = "[The user said something here whose sound is no longer stored.]"
@@ -150,17 +150,17 @@ class History:
                 param="item.call_id",
             )
 
-    def check_room(self, item: Item) -> None:
+    def check_room(self, item: Item, *, max_chars: int) -> None:
         """Whether one more item may be created by hand: text is never dropped, so it is bounded.
 
         Raises:
             BadInputError: there are too many items, or too much text in them.
         """
-        total = sum(map(_num_chars, self)) + _num_chars(item)
-        if len(self) >= MAX_ITEMS or total > MAX_TEXT_CHARS:
+        total = sum(map(num_chars, self)) + num_chars(item)
+        if len(self) >= MAX_ITEMS or total > max_chars:
             raise BadInputError(
                 f"The conversation is full: it holds at most {MAX_ITEMS} items and"
-                f" {MAX_TEXT_CHARS} characters. Delete some items first.",
+                f" {max_chars} characters. Delete some items first.",
                 code="conversation_full",
                 param="item",
             )
@@ -316,8 +316,24 @@ def _no_sound() -> Pcm:
     return np.zeros(0, np.float32)
 
 
-def _num_chars(item: Item) -> int:
-    """Characters of its text."""
-    texts = (part.text for part in item.content if isinstance(part, TextContent))
-    output = item.output.output if item.output is not None else ""
-    return sum(map(len, texts)) + len(output)
+def num_chars(item: Item) -> int:
+    """Characters of all its texts, also of those that only clients see."""
+    return sum(map(_content_chars, item.content))
+
+
+def _content_chars(content: Content) -> int:
+    match content:
+        case TextContent():
+            return len(content.text)
+        case SpeechContent() | VoiceContent():
+            return len(content.transcript or "")
+        case CallContent():
+            return len(content.name) + len(content.arguments)
+        case OutputContent():
+            return len(content.output)
+        case NoteContent():
+            return len(json.dumps(content.shown))
+        case ImageContent():
+            return 0
+        case _:
+            assert_never(content)

@@ -141,7 +141,7 @@ class ConversationLog:
         Raises:
             BadInputError: see `History.insert` and `History.check_room`.
         """
-        self.history.check_room(item)
+        self.history.check_room(item, max_chars=self._config.max_text_chars)
         previous_id = self.history.insert(item, after_id=after_id, still=still)
         if self._room.make(self.history, self._config) or self.history.tail_id != item.id:
             self.rebuild()

@@ -85,7 +85,8 @@ class SessionConfig:
 
     `turn_detection` None means manual turns; `truncation` None: a full context fails replies;
     `tools` are JSON texts, one for each function; `speed` of the speech, above 1 is faster;
-    `is_transcription`: speech is only written down and nobody replies.
+    `is_transcription`: speech is only written down and nobody replies. `max_text_chars` bounds the
+    texts of all items together.
     """
 
     instructions: str
@@ -102,6 +103,7 @@ class SessionConfig:
     turn_detection: TurnDetection | None = field(default_factory=TurnDetection)
     noise_reduction: NoiseReduction | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    max_text_chars: int = 2**20
 
     def response_options(self) -> ResponseOptions:
         """How a reply is made that nobody asks to be made otherwise."""

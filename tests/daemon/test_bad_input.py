@@ -398,7 +398,8 @@ async def test_a_frame_over_the_limit_closes_with_1009() -> None:
         await until(lambda: rig.num_live == 0)
 
 
-async def test_a_client_that_does_not_read_is_given_up() -> None:
+async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.outbox.STALLED_S", 0.5)
     async with (
         serving(limits__max_outbox_bytes=100_000) as rig,
         talking(rig, max_queue=None) as socket,
@@ -420,6 +421,7 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
 
 
 async def test_who_never_reads_again_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.outbox.STALLED_S", 0.5)
     monkeypatch.setattr("daemon.closing_protocol.CLOSE_S", 0.3)
     async with (
         serving(limits__max_outbox_bytes=100_000) as rig,

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import websockets
 from aiortc import RTCConfiguration, RTCPeerConnection
 from daemon_rig import serving, tone, until
 from fake_engine import FakeResponse, Script
 from openai import AsyncOpenAI
 from rtc_client import RTP_HZ, calling
+from test_sideband import address, next_of
 
 from pipeline.messages import AudioDelta, ResponseEvent
 
@@ -54,16 +56,31 @@ async def test_two_spoken_turns_are_heard() -> None:
         assert started[1]["audio_start_ms"] > started[0]["audio_start_ms"] + 1_000
 
 
-async def test_an_event_that_is_too_long_to_send_is_told() -> None:
-    async with serving(webrtc__max_event_bytes=2_000) as rig, calling(rig) as client:
-        content = [{"type": "input_text", "text": "x" * 3_000}]
-        item = {"type": "message", "role": "user", "content": content}
-        client.send(type="conversation.item.create", item=item)
-        await client.wait_for("error", 2)
-        told = [event["error"] for event in client.events if event["type"] == "error"]
-        for error, kind in zip(told, ("item.added", "item.done"), strict=True):
-            assert error["code"] == "event_too_long"
-            assert f"'conversation.{kind}'" in error["message"]
+async def test_an_event_of_ours_that_is_too_long_to_send_is_told_where_it_is_missing() -> None:
+    script = Script(words=("x" * 3_000,))
+    async with (
+        serving(script, webrtc__max_event_bytes=2_000) as rig,
+        calling(rig) as client,
+        websockets.connect(address(rig, client.location)) as sideband,
+    ):
+        await next_of(sideband, "session.created")
+        client.send(type="response.create", response={"output_modalities": ["text"]})
+        await client.wait_for("rate_limits.updated")
+        errors = [event["error"] for event in client.events if event["type"] == "error"]
+        assert {(e["type"], e["code"]) for e in errors} == {("server_error", "event_too_long")}
+        lost = ("output_text.delta", "output_text.done", "content_part.done")
+        for error, kind in zip(errors, lost, strict=True):
+            assert f"'response.{kind}'" in error["message"]
+        (done,) = [event for event in client.events if event["type"] == "response.done"]
+        assert done["response"]["status"] == "completed"
+        (item,) = done["response"]["output"]
+        (last,) = [e for e in client.events if e["type"] == "conversation.item.done"]
+        assert (item["id"], item["content"]) == (last["item"]["id"], [])
+        kinds = []
+        while not kinds or kinds[-1] != "rate_limits.updated":
+            kinds.append(json.loads(await sideband.recv())["type"])
+        assert "error" not in kinds
+        assert {"response.output_text.delta", "response.done"} <= set(kinds)
 
 
 @pytest.mark.usefixtures("_audible")

@@ -111,7 +111,7 @@ def test_only_audio_and_messages_are_refused_when_full() -> None:
     assert queue.put(Parcel(audio(1, 480)))
     assert not queue.put(Parcel(audio(1, 480)))
     assert not queue.put(Parcel(AppendMessage(context=1, message=typed)))
-    put_all(queue, [Rebuild(context=1, messages=(typed,)), Close(context=1), Cancel(response=1)])
+    put_all(queue, [Rebuild(context=1, messages=(typed,)), Close(context=2), Cancel(response=1)])
     assert len(taken(queue)) == 4
     assert queue.put(Parcel(AppendMessage(context=1, message=typed))), "alone it may be too large"
     taken(queue)
@@ -155,3 +155,23 @@ def test_close_wakes_whoever_waits(method: str) -> None:
     assert found == [True if method == "put" else None]
     assert queue.put(Parcel(audio(1)))
     assert queue.take() is None
+
+
+def test_a_closed_context_takes_nothing_in_any_more() -> None:
+    queue = CallQueue(max_bytes=10_000)
+    words = Message(role="user", parts=(TextPart(text="x" * 6_000),))
+    other, reply = EndSpeech(context=2), Respond(context=1, response=7, options=ResponseOptions())
+    put_all(queue, [AppendMessage(context=1, message=words), other, frame(1, 0.0), reply])
+    put_all(queue, [Rebuild(context=1, messages=(words,)), Close(context=1)])
+    assert queue.put(Parcel(AppendMessage(context=2, message=words))), "there is room again"
+    calls = taken(queue)
+    assert calls[:1] + calls[-1:] == [other, AppendMessage(context=2, message=words)]
+    assert calls[1:-1] == [reply, Close(context=1)], "each reply is still answered"
+
+
+def test_of_rebuilds_in_a_row_only_the_last_counts() -> None:
+    queue = CallQueue()
+    first, second = (Rebuild(context=1, messages=()) for _ in range(2))
+    other = Rebuild(context=2, messages=())
+    put_all(queue, [first, second, other])
+    assert taken(queue) == [second, other]

@@ -7,7 +7,17 @@ import pytest
 
 from pipeline.errors import BadInputError
 from pipeline.history import LOST_IMAGE, LOST_SPEECH, History, new_id
-from pipeline.items import ImageContent, Item, SpeechContent, TextContent, VoiceContent
+from pipeline.items import (
+    CallContent,
+    Content,
+    ImageContent,
+    Item,
+    NoteContent,
+    OutputContent,
+    SpeechContent,
+    TextContent,
+    VoiceContent,
+)
 from pipeline.messages import AudioPart, Frame, ImagePart, Message, TextPart
 
 PICTURE = np.zeros((100, 100, 3), np.uint8)
@@ -109,14 +119,34 @@ def test_the_newest_item_is_never_touched_and_repeated_frames_count_once() -> No
 
 def test_what_is_made_by_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.history.MAX_ITEMS", 3)
-    monkeypatch.setattr("pipeline.history.MAX_TEXT_CHARS", 10)
     history = History()
     for item_id in ("aaaa", "bbbb"):
-        history.check_room(text(item_id))
+        history.check_room(text(item_id), max_chars=10)
         history.append(text(item_id))
     with pytest.raises(BadInputError, match="full") as refused:
-        history.check_room(text("ccc"))
+        history.check_room(text("ccc"), max_chars=10)
     assert refused.value.code == "conversation_full"
     history.append(text("d"))
     with pytest.raises(BadInputError, match="at most 3 items"):
-        history.check_room(text("e"))
+        history.check_room(text("e"), max_chars=10)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TextContent(text="12345678"),
+        CallContent(name="f", call_id="c", arguments='{"a":1}'),
+        OutputContent(call_id="c", output="12345678"),
+        SpeechContent(pcm=np.zeros(16, np.float32), transcript="12345678"),
+        VoiceContent(transcript="12345678"),
+        NoteContent(shown={"a": 1}),
+    ],
+)
+def test_every_text_counts(content: Content) -> None:
+    history = History()
+    item = Item(id="a", role="user", content=[content])
+    history.check_room(item, max_chars=8)
+    history.append(item)
+    history.check_room(text("b"), max_chars=9)
+    with pytest.raises(BadInputError, match="9 characters"):
+        history.check_room(text("bb"), max_chars=9)
