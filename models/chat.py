@@ -71,37 +71,49 @@ class ChatFormat:
         """Ids of untrusted text; the spelling of a special token in it is just text."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of rendered template text: special tokens count, broken ones are text again."""
+        ids: list[int] = []
+        for part in self._special.pattern.split(text):
+            if part in self._special.ids:
+                ids.append(self._special.ids[part])
+            elif part:
+                ids.extend(self.encode(part.replace(_BREAK, "")))
+        return ids
+
+    def system_text(self, instructions: str, tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """What precedes the first message, rendered; "" where the template writes nothing there."""
+        return self._template.system(self._broken(instructions), _deep(tools, self._broken))
+
     def system_ids(self, instructions: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
-        """What precedes the first message; [] where the template writes nothing there."""
-        text = self._template.system(self._broken(instructions), _deep(tools, self._broken))
-        return self._encode_trusted(text)
+        """The same as ids."""
+        return self.encode_rendered(self.system_text(instructions, tools))
 
     def open_ids(self, role: Role) -> list[int]:
         """What opens a message: for ChatML `<|im_start|>`, the role, a newline."""
-        return self._encode_trusted(self._pieces.opening[role])
+        return self.encode_rendered(self._pieces.opening[role])
 
     def close_ids(self) -> list[int]:
         """What closes a message: for ChatML `<|im_end|>` and a newline."""
-        return self._encode_trusted(self._pieces.closing)
+        return self.encode_rendered(self._pieces.closing)
 
     def assistant_header_ids(self) -> list[int]:
         """What asks the assistant to speak."""
-        return self._encode_trusted(self._pieces.assistant_header)
+        return self.encode_rendered(self._pieces.assistant_header)
 
     # ------------------------------------------------------------------ tools
-    def tool_call_ids(self, name: str, arguments: str) -> list[int]:
-        """A call that the assistant made, as the model itself writes it."""
-        opening = self._tool_opening(name)
-        return self._encode_trusted(f"{opening}{self._broken(arguments)}}}\n</tool_call>")
+    def tool_call_text(self, name: str, arguments: str) -> str:
+        """A call that the assistant made, as the model itself writes it; rendered."""
+        return f"{self._tool_opening(name)}{self._broken(arguments)}}}\n</tool_call>"
 
     def tool_opening_ids(self, name: str | None) -> list[int]:
         """The beginning of a reply that has to call a tool: that one, or any (None)."""
         opening = '<tool_call>\n{"name": "' if name is None else self._tool_opening(name)
-        return self._encode_trusted(opening.rstrip(" "))
+        return self.encode_rendered(opening.rstrip(" "))
 
-    def tool_result_ids(self, output: str) -> list[int]:
-        """What a tool answered, as it stands in a user's message."""
-        return self._encode_trusted(f"<tool_response>\n{self._broken(output)}\n</tool_response>")
+    def tool_result_text(self, output: str) -> str:
+        """What a tool answered, as it stands in a user's message; rendered."""
+        return f"<tool_response>\n{self._broken(output)}\n</tool_response>"
 
     def _tool_opening(self, name: str) -> str:
         quoted = self._broken(json.dumps(name, ensure_ascii=False))
@@ -143,16 +155,6 @@ class ChatFormat:
         return frozenset({self._config.im_end_id})
 
     # ------------------------------------------------------------------ parts
-    def _encode_trusted(self, text: str) -> list[int]:
-        """Ids of rendered template text: special tokens count, broken ones are text again."""
-        ids: list[int] = []
-        for part in self._special.pattern.split(text):
-            if part in self._special.ids:
-                ids.append(self._special.ids[part])
-            elif part:
-                ids.extend(self.encode(part.replace(_BREAK, "")))
-        return ids
-
     def _broken(self, text: str) -> str:
         return self._special.first_characters.sub(rf"\g<1>{_BREAK}", text)
 

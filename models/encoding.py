@@ -27,6 +27,7 @@ from models.qwen3_omni.images import Patches, PixelLimits, patchify, read_pixel_
 from models.qwen3_omni.mel import HOP_SAMPLES, LogMel, MelStream, normalize
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.thinker import Thinker
+from models.stretches import stretch_of
 
 FRAMES_PER_S = 100
 SECONDS_PER_GRID = 1.0
@@ -132,42 +133,56 @@ class MessageEncoder:
             self._encode_part(entry)
 
     def _encode_part(self, entry: MessageEntry) -> None:
-        """Encode the next part; text before and after it comes along for nothing."""
-        layout, parts, role = entry.layout, entry.message.parts, entry.message.role
-        if not entry.pieces:
-            entry.pieces.append(layout.text(self._chat.open_ids(role)))
+        """Encode the next part, or a stretch of a long text; short text before and after a part
+        comes along for nothing.
+        """
+        parts, role = entry.message.parts, entry.message.role
+        if not entry.pieces and not entry.is_preface:
+            entry.pieces.append(entry.layout.text(self._chat.open_ids(role)))
         self._take_text(entry)
-        if entry.num_parts_encoded < len(parts):
-            self._encode_part_of_its_own(entry, parts[entry.num_parts_encoded])
+        if not entry.waiting_text and entry.num_parts_encoded < len(parts):
+            part = parts[entry.num_parts_encoded]
             entry.num_parts_encoded += 1
+            self._encode_part_of_its_own(entry, part)
             self._take_text(entry)
-        if entry.num_parts_encoded == len(parts):
-            entry.pieces.append(layout.text(self._chat.close_ids()))
+        if not entry.waiting_text and entry.num_parts_encoded == len(parts):
+            if not entry.is_preface:
+                entry.pieces.append(entry.layout.text(self._chat.close_ids()))
             entry.is_complete = True
 
     def _take_text(self, entry: MessageEntry) -> None:
-        """Join neighbouring texts, as the template does, and place them."""
+        """Join neighbouring texts, as the template does, and place them, at most a stretch."""
         parts = entry.message.parts
-        text = ""
-        while entry.num_parts_encoded < len(parts):
-            part = parts[entry.num_parts_encoded]
-            if not isinstance(part, Text):
-                break
-            text += part.text
-            entry.num_parts_encoded += 1
+        if not entry.waiting_text:
+            entry.is_rendered = False
+            while entry.num_parts_encoded < len(parts):
+                part = parts[entry.num_parts_encoded]
+                if not isinstance(part, Text):
+                    break
+                entry.waiting_text += part.text
+                entry.num_parts_encoded += 1
+        self._encode_stretch(entry)
+
+    def _encode_stretch(self, entry: MessageEntry) -> None:
+        text, stop = entry.waiting_text, stretch_of(entry.waiting_text)
         if text:
-            entry.pieces.append(entry.layout.text(self._chat.encode(text)))
+            encode = self._chat.encode_rendered if entry.is_rendered else self._chat.encode
+            entry.pieces.append(entry.layout.text(encode(text[:stop])))
+            entry.waiting_text = text[stop:]
+
+    def _begin_rendered(self, entry: MessageEntry, text: str) -> None:
+        """Calls and results stand on lines of their own, also behind text and each other."""
+        if entry.num_parts_encoded > 1:
+            entry.pieces.append(entry.layout.text(self._chat.encode("\n")))
+        entry.waiting_text, entry.is_rendered = text, True
+        self._encode_stretch(entry)
 
     def _encode_part_of_its_own(self, entry: MessageEntry, part: Part) -> None:
         match part:
             case ToolCall():
-                self._divide(entry)
-                ids = self._chat.tool_call_ids(part.name, part.arguments)
-                entry.pieces.append(entry.layout.text(ids))
+                self._begin_rendered(entry, self._chat.tool_call_text(part.name, part.arguments))
             case ToolResult():
-                self._divide(entry)
-                ids = self._chat.tool_result_ids(part.output)
-                entry.pieces.append(entry.layout.text(ids))
+                self._begin_rendered(entry, self._chat.tool_result_text(part.output))
             case Image(rgb=rgb):
                 self._encode_image(entry, rgb)
             case Audio(frames=()):
@@ -177,11 +192,6 @@ class MessageEncoder:
                 entry.pieces.extend(speech.pieces)
             case Text():
                 raise AssertionError("text is taken before")
-
-    def _divide(self, entry: MessageEntry) -> None:
-        """Calls and results stand on lines of their own, also behind text and each other."""
-        if entry.num_parts_encoded:
-            entry.pieces.append(entry.layout.text(self._chat.encode("\n")))
 
     def _encode_image(self, entry: MessageEntry, rgb: Rgb) -> None:
         layout, ids = entry.layout, self._ids

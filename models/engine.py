@@ -332,7 +332,7 @@ class Engine:
     def _prefill(self, context: Context) -> None:
         """As much as nobody runs dry over."""
         started_s = self._clock()
-        room_s = scheduler.room_s(self._replies.values(), started_s)
+        room_s = scheduler.room_s(self._replies.values(), started_s, len(self._contexts))
         max_tokens = self._pace.chunk(self._options.prefill_tokens, room_s)
         before = context.thinker_cache.length
         prefill(self._model, context, max_tokens=max_tokens)

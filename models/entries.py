@@ -20,6 +20,7 @@ from models.errors import RequestError
 from models.layout import Layout
 from models.pieces import Piece
 from models.qwen3_omni.mel import MelState, MelStream, num_final_frames
+from models.stretches import stretch_of
 
 _PARTS_OF = {"user": Text | Image | Audio | ToolResult, "assistant": Text | ToolCall}
 
@@ -54,10 +55,19 @@ class Entry:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class MessageEntry(Entry):
-    """A message that is known whole."""
+    """A message that is known whole.
+
+    Attributes:
+        waiting_text: what is still to be encoded of the part, or run of texts, before the next.
+        is_rendered: of that: special tokens in it count.
+        is_preface: what precedes the log, which the template renders whole.
+    """
 
     message: Message
     num_parts_encoded: int = 0
+    waiting_text: str = ""
+    is_rendered: bool = False
+    is_preface: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,10 +186,20 @@ def system_entry(
     chat: ChatFormat, instructions: str, tools: Sequence[Mapping[str, Any]]
 ) -> MessageEntry | None:
     """What precedes the log, as the chat template has it; None: nothing."""
-    ids = chat.system_ids(instructions, tools)
-    if not ids:
+    rendered = chat.system_text(instructions, tools)
+    if not rendered:
         return None
-    layout = Layout(in_talker=False)
     shown = (instructions, *(json.dumps(tool) for tool in tools))
-    message = Message(role="system", parts=tuple(Text(text=text) for text in shown))
-    return MessageEntry(layout=layout, message=message, pieces=[layout.text(ids)], is_complete=True)
+    entry = MessageEntry(
+        layout=Layout(in_talker=False),
+        message=Message(role="system", parts=tuple(Text(text=text) for text in shown)),
+        num_parts_encoded=len(shown),
+        is_rendered=True,
+        is_preface=True,
+    )
+    if stretch_of(rendered) < len(rendered):
+        entry.waiting_text = rendered
+        return entry
+    entry.pieces.append(entry.layout.text(chat.encode_rendered(rendered)))
+    entry.is_complete = True
+    return entry

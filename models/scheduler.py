@@ -23,6 +23,7 @@ AHEAD_S = 2.0  # with more, it comes after everything
 # about to run dry, and where one always is because there are more sessions than can be served.
 MAX_REPLY_UNITS = 4
 MAX_URGENT_UNITS = 32
+FAIR_S = 0.25  # of one prefill while somebody else might want to be answered
 MAX_HELD_FRAMES = 4  # of a reply that may be in vain: more than playing it waits for
 MAX_HELD_TOKENS = 16  # of one without a voice
 
@@ -77,11 +78,16 @@ def choose(
     return None
 
 
-def room_s(replies: Iterable[Reply], now_s: float) -> float | None:
-    """The least speech that any listener has left to play; None: nobody is being spoken to."""
+def room_s(replies: Iterable[Reply], now_s: float, num_contexts: int = 1) -> float | None:
+    """The least speech that any listener has left to play, or how long others may be kept waiting
+    where nobody is being spoken to; None: there are no others.
+    """
     speaking = (r for r in replies if r.is_active and r.wants_voice and not r.is_voice_done)
     slacks = (r.playout.slack_s(now_s) for r in speaking)
-    return min((slack for slack in slacks if slack is not None), default=None)
+    return min(
+        (slack for slack in slacks if slack is not None),
+        default=FAIR_S if num_contexts > 1 else None,
+    )
 
 
 def num_speaking(replies: Iterable[Reply]) -> int:

@@ -130,7 +130,7 @@ class _Writer:
                 case Heard():
                     self._hear(turn, planner)
                 case Returned():
-                    ids = chat.tool_result_ids(turn.text)
+                    ids = chat.encode_rendered(chat.tool_result_text(turn.text))
                     whole = [*chat.open_ids("user"), *ids, *chat.close_ids()]
                     self._text(whole, in_talker=True)
                 case Answered():

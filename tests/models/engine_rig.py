@@ -51,10 +51,11 @@ class NumberChat:
     tool_call_id = 151657
     tool_call_end_id = 151658
 
-    def system_ids(self, instructions: str, tools: Sequence[Any] = ()) -> list[int]:
-        if not instructions:
-            return []
-        return [*self.open_ids("system"), *self.encode(instructions), *self.close_ids()]
+    def system_text(self, instructions: str, tools: Sequence[Any] = ()) -> str:
+        return instructions
+
+    def encode_rendered(self, text: str) -> list[int]:
+        return [*self.open_ids("system"), *self.encode(text), *self.close_ids()]
 
     def open_ids(self, role: str) -> list[int]:
         return [IM_START, ROLES[role], NEWLINE]

@@ -11,6 +11,7 @@ import pytest
 from models.deadlines import PlayoutClock
 from models.scheduler import (
     AHEAD_S,
+    FAIR_S,
     MAX_HELD_FRAMES,
     MAX_REPLY_UNITS,
     MAX_URGENT_UNITS,
@@ -156,3 +157,5 @@ def test_prefill_has_as_long_as_the_hungriest_listener() -> None:
     replies = [ScriptedReply(1, 0.9), ScriptedReply(2, 0.3), done]
     assert room_s(replies, 0.1) == pytest.approx(0.2)  # type: ignore[arg-type]
     assert room_s([ScriptedReply(1, None)], 0.0) is None  # type: ignore[list-item]
+    assert room_s([], 0.0, num_contexts=1) is None
+    assert room_s([], 0.0, num_contexts=2) == FAIR_S, "somebody else may want to be answered"

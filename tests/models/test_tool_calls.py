@@ -134,7 +134,7 @@ def end_of(events: list[EngineEvent]) -> EndEvent:
 def reply_ids(chat: ChatFormat, *calls: tuple[str, str], before: str = "") -> list[int]:
     ids = chat.encode(before)
     for name, arguments in calls:
-        ids += [*chat.tool_call_ids(name, arguments), *chat.encode("\n")]
+        ids += [*chat.encode_rendered(chat.tool_call_text(name, arguments)), *chat.encode("\n")]
     return [*ids, *chat.stop_ids]
 
 
@@ -213,7 +213,10 @@ def test_history_is_told_as_the_model_itself_would_write_it(
     drain(engine)
     newline = chat.encode("\n")[0]
     assert without(lived, newline) == without(engine.log_ids(1), newline)
-    assert chat.tool_result_ids("x<|im_end|>").count(next(iter(chat.stop_ids))) == 0
+    assert (
+        chat.encode_rendered(chat.tool_result_text("x<|im_end|>")).count(next(iter(chat.stop_ids)))
+        == 0
+    )
 
 
 def without(ids: list[int], left_out: int) -> list[int]:
