@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,6 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from daemon.server import Server
 
 
 @dataclass
@@ -75,6 +74,22 @@ def _noting_tokens(rig: RemoteRig, app: ASGIApp) -> ASGIApp:
     return noted
 
 
+class _Listening(uvicorn.Server):
+    """Tells when it listens, and leaves the signals alone."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 @contextlib.asynccontextmanager
 async def remote() -> AsyncIterator[RemoteRig]:
     """Serve until the block ends."""
@@ -84,7 +99,7 @@ async def remote() -> AsyncIterator[RemoteRig]:
         config = uvicorn.Config(
             app, log_config=None, timeout_graceful_shutdown=1, ws="none", lifespan="on"
         )
-        server = Server(config)
+        server = _Listening(config)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]))
             await server.listening.wait()
