@@ -69,8 +69,53 @@ async def test_row_02_what_is_sent_again_is_taken_and_what_is_wrong_changes_noth
         assert (await client.update())["instructions"] == session["instructions"]
 
 
-async def test_row_03_every_client_event_is_known_and_nonsense_leaves_the_session_open() -> None:
-    assert len(set(CLIENT_EVENTS) - {"input_image_buffer.append"}) == 11
+async def test_row_03_every_client_event_is_obeyed() -> None:
+    """The eleven, each by what it does; those that nothing answers by what comes of them."""
+    message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
+    seen: set[str] = set()
+    async with serving(Script(holds_at=2)) as rig, wire(rig) as client:
+
+        async def obeyed(kind: str, answer: str, **fields: Any) -> dict[str, Any]:
+            seen.add(kind)
+            await client.send(kind, event_id="mine", **fields)
+            return (await client.until(answer))[-1]
+
+        session = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+        await obeyed("session.update", "session.updated", session=session)
+        seen.add("input_audio_buffer.append")
+        await client.append(tone(0.5))
+        await obeyed("input_audio_buffer.clear", "input_audio_buffer.cleared")
+        await client.append(tone(0.3))
+        await obeyed("input_audio_buffer.commit", "input_audio_buffer.committed")
+        spoken = (await client.until("conversation.item.done"))[-1]["item"]
+        await obeyed("conversation.item.create", "conversation.item.done", item=message)
+        shown = await obeyed(
+            "conversation.item.retrieve", "conversation.item.retrieved", item_id=spoken["id"]
+        )
+        heard_s = len(base64.b64decode(shown["item"]["content"][0]["audio"])) / 48_000
+        assert heard_s == pytest.approx(0.3, abs=0.01), "what was cleared is not in it"
+        await obeyed("conversation.item.delete", "conversation.item.deleted", item_id=spoken["id"])
+        await obeyed("response.create", "response.output_audio.delta", response={"metadata": None})
+        done = (await obeyed("response.cancel", "response.done"))["response"]
+        assert done["status"] == "cancelled"
+        told = await obeyed(
+            "conversation.item.truncate",
+            "conversation.item.truncated",
+            item_id=done["output"][0]["id"],
+            content_index=0,
+            audio_end_ms=80,
+        )
+        assert told["audio_end_ms"] == 80
+        await until(lambda: rig.engine.context.story[:1] == ["user: hi"])
+        seen.add("output_audio_buffer.clear")
+        await client.send("output_audio_buffer.clear")  # nothing is played here: nothing to tell
+        await client.check_open()
+        assert not client.of("error")
+    assert seen == set(CLIENT_EVENTS) - {"input_image_buffer.append"}
+    assert len(seen) == 11
+
+
+async def test_row_03_nonsense_is_named_and_leaves_the_session_open() -> None:
     async with serving() as rig, wire(rig) as client:
         for kind in CLIENT_EVENTS:
             await client.send(kind, event_id="mine", surprise=1)
