@@ -172,10 +172,9 @@ class RemoteTools:
             async with asyncio.timeout(self._settings.timeout_s):
                 listed = await list_tools(server.tool, self._settings)
         except (McpFailure, TimeoutError) as error:
-            log.info("mcp list failed label=%s", label)
+            content.shown["error"] = failed = _shown(error, str(error) or TOO_LATE)
+            log.info("mcp list failed label=%s: %s", label, failed["message"])
             self._send(ListToolsFailed(item_id=item.id))
-            reason = str(error) or TOO_LATE
-            self._refuse(f"MCP server '{label}': {reason}", "mcp_list_tools_failed")
         else:
             catalogue.take(server, listed)
             content.shown["tools"] = [tool.shown() for tool in server.listed]
@@ -274,8 +273,7 @@ class RemoteTools:
         except (McpFailure, TimeoutError, ValueError) as error:
             late = CANCELLED if call.is_cancelled else TOO_LATE
             message = late if isinstance(error, TimeoutError) else str(error)
-            failed = {"type": "tool_execution_error", "message": message}
-            shown["error"] = error.shown if isinstance(error, McpFailure) else failed
+            shown["error"] = _shown(error, message)
             call.answer = f"Error: {message}"
             log.info("mcp call failed label=%s", shown["server_label"])
         return "output" in shown
@@ -351,3 +349,12 @@ class RemoteTools:
         self._send(kind(item_id=item.id, output_index=0))
         self.items.close(item)
         await self._settle(found)
+
+
+def _shown(error: Exception, message: str) -> dict[str, Any]:
+    """What went wrong with a server, as its item shows it."""
+    from daemon.mcp_client import McpFailure
+
+    if isinstance(error, McpFailure):
+        return error.shown
+    return {"type": "tool_execution_error", "message": message}
