@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
@@ -76,6 +77,12 @@ class PartIn(ClientModel):
         return self
 
 
+def _check_item_id(value: str | None) -> str | None:
+    if value == "root":
+        raise wrong_value("'root' stands for the beginning of the conversation")
+    return value
+
+
 def _check_item_type(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("mcp_") and value not in _FIELDS_OF:
         raise wrong_value("items of this type are made by the server alone")
@@ -107,7 +114,9 @@ class ItemIn(ClientModel):
     approval_request_id: str | None = Field(default=None, max_length=64)
     approve: bool | None = None
     reason: str | None = Field(default=None, max_length=4096)
-    id: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9_-]{1,32}$")
+    id: Annotated[
+        str | None, Field(pattern=r"^[a-zA-Z0-9_-]{1,32}$"), AfterValidator(_check_item_id)
+    ] = None
     object: str | None = None
     status: str | None = None
 

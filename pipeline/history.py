@@ -110,13 +110,20 @@ class History:
         Returns its predecessor's id.
 
         Raises:
-            BadInputError: the predecessor is unknown, or the id is taken.
+            BadInputError: the predecessor is unknown, or the id of the item or of its call is
+                taken.
         """
         if self.get(item.id) is not None:
             raise BadInputError(
                 f"Error adding item: an item with the id '{item.id}' already exists.",
                 code="item_create_duplicate_item_id",
                 param="item.id",
+            )
+        if item.call is not None and self._has_call(item.call.call_id):
+            raise BadInputError(
+                f"Error adding item: a tool call with the id '{item.call.call_id}' already exists.",
+                code="invalid_tool_call_id",
+                param="item.call_id",
             )
         index = self._place_after(after_id)
         self._entries.insert(index, Entry(item=item, still=still))
@@ -143,12 +150,15 @@ class History:
         Raises:
             BadInputError: there is none.
         """
-        if not any(item.call is not None and item.call.call_id == call_id for item in self):
+        if not self._has_call(call_id):
             raise BadInputError(
                 f"No tool call with the id '{call_id}' was found in the conversation.",
                 code="invalid_tool_call_id",
                 param="item.call_id",
             )
+
+    def _has_call(self, call_id: str) -> bool:
+        return any(item.call is not None and item.call.call_id == call_id for item in self)
 
     def check_room(self, item: Item, *, max_chars: int) -> None:
         """Whether one more item may be created by hand: text is never dropped, so it is bounded.

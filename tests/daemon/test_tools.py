@@ -170,6 +170,17 @@ async def test_an_answer_to_an_unknown_call_is_refused() -> None:
         assert rig.engine.context.story == []
 
 
+async def test_the_id_of_a_call_is_taken_once() -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": ROME}
+    async with serving() as rig, wire(rig) as connection:
+        await connection.send("conversation.item.create", item=call)
+        await connection.until("conversation.item.done")
+        await connection.send("conversation.item.create", item=call)
+        error = await connection.error()
+        assert (error["code"], error["param"]) == ("invalid_tool_call_id", "item.call_id")
+        assert rig.engine.context.story == [f"assistant: weather({ROME})"]
+
+
 async def test_the_user_may_speak_while_a_call_is_pending() -> None:
     async with serving(ONLY_A_CALL) as rig, client(rig).realtime.connect(model="m") as connection:
         await begin(connection)
