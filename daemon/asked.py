@@ -107,8 +107,10 @@ async def items_of(
     found: list[Item] = []
     for index, given in enumerate(asked.input):
         if isinstance(given, ItemIn):
+            param = f"response.input[{index}]"
+            audio_format = session.input_format
             found.append(
-                await asyncio.to_thread(item_from_wire, given, limits, session.input_format)
+                await asyncio.to_thread(item_from_wire, given, limits, audio_format, param)
             )
         elif (item := conversation.get_item(given.id)) is not None:
             found.append(item)

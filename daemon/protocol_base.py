@@ -136,8 +136,11 @@ def _translate(first: ErrorDetails, prefix: str) -> ProtocolError:
             message += f" It is '{_MOVED[param]}' now."
     else:
         reason = first["msg"].removeprefix("Input ").rstrip(".")
-        message = f"Invalid value for '{param}': {reason}."
-    return ProtocolError(message, code=code, param=param)
+        if kind in ("model_type", "dict_type"):
+            reason = "should be an object"
+        where = f" for '{param}'" if param else ""
+        message = f"Invalid value{where}: {reason}."
+    return ProtocolError(message, code=code, param=param or None)
 
 
 def _path(prefix: str, loc: tuple[int | str, ...]) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from daemon.protocol_audio import AudioFormat
@@ -80,18 +80,18 @@ class ItemRetrieve(ClientEvent):
     item_id: str
 
 
+def _check_content_index(value: Any) -> Any:
+    if value != 0:
+        raise wrong_value("should be 0: speech is the only part of its item")
+    return value
+
+
 class ItemTruncate(ClientEvent):
     """Cut a spoken reply to what was heard."""
 
     item_id: str
-    content_index: int
+    content_index: Annotated[int, BeforeValidator(_check_content_index)]
     audio_end_ms: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> ItemTruncate:
-        if self.content_index != 0:
-            raise wrong_value("content_index should be 0")
-        return self
 
 
 class ItemDelete(ClientEvent):

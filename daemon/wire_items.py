@@ -28,9 +28,11 @@ from pipeline.items import (
 from pipeline.messages import ENGINE_INPUT_HZ, ENGINE_OUTPUT_HZ, Pcm, Pcm16
 
 
-def item_from_wire(item: ItemIn, limits: LimitSettings, audio_format: AudioFormatView) -> Item:
+def item_from_wire(
+    item: ItemIn, limits: LimitSettings, audio_format: AudioFormatView, param: str = "item"
+) -> Item:
     """A client's message as an item, its sound in the session's input format. Decodes pictures and
-    audio: call it in a thread.
+    audio: call it in a thread. `param`: where the event has it.
 
     Raises:
         BadInputError, ProtocolError: a picture or audio that can not be read; `param` names the
@@ -39,24 +41,24 @@ def item_from_wire(item: ItemIn, limits: LimitSettings, audio_format: AudioForma
     item_id = item.id or f"item_{secrets.token_hex(8)}"
     if item.type == "mcp_approval_response":
         message = "An approval is given in the conversation, not for one response."
-        raise BadInputError(message, param="item.type")
+        raise BadInputError(message, param=f"{param}.type")
     if item.type == "function_call":
-        return Item(id=item_id, role="assistant", content=[_call(item)])
+        return Item(id=item_id, role="assistant", content=[_call(item, param)])
     if item.type == "function_call_output":
         output = OutputContent(call_id=item.call_id or "", output=item.output or "")
         return Item(id=item_id, role="user", content=[output])
     content = [
-        _content(part, f"item.content[{index}]", limits, audio_format)
+        _content(part, f"{param}.content[{index}]", limits, audio_format)
         for index, part in enumerate(item.content or ())
     ]
     assert item.role is not None
     return Item(id=item_id, role=item.role, content=content)
 
 
-def _call(item: ItemIn) -> CallContent:
+def _call(item: ItemIn, param: str) -> CallContent:
     arguments = item.arguments or ""
     if not is_json_object(arguments):
-        raise BadInputError("The arguments are not a JSON object.", param="item.arguments")
+        raise BadInputError("The arguments are not a JSON object.", param=f"{param}.arguments")
     return CallContent(name=item.name or "", call_id=item.call_id or "", arguments=arguments)
 
 

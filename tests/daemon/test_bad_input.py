@@ -66,6 +66,11 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     ),
     (event("conversation.item.delete", item_id="nope"), "item_delete_invalid_item_id", "item_id"),
     (
+        event("conversation.item.truncate", item_id="no", content_index=1, audio_end_ms=1),
+        "invalid_value",
+        "content_index",
+    ),
+    (
         event("conversation.item.truncate", item_id="no", content_index=0, audio_end_ms=1),
         "item_truncate_invalid_item_id",
         "item_id",
@@ -227,6 +232,36 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "item.arguments",
     ),
     (user({"type": "output_text", "text": "x"}), "invalid_value", "item"),
+    (
+        item(type="function_call", call_id="c", name="f", arguments="{}", id="root"),
+        "invalid_value",
+        "item.id",
+    ),
+    (
+        event(
+            "response.create",
+            response={
+                "input": [
+                    json.loads(user({"type": "input_text", "text": "x"}))["item"],
+                    json.loads(user({"type": "input_audio", "audio": "AAAA"}))["item"],
+                ]
+            },
+        ),
+        "invalid_value",
+        "response.input[1].content[0].audio",
+    ),
+    (
+        event(
+            "response.create",
+            response={
+                "input": [
+                    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "[]"},
+                ]
+            },
+        ),
+        "invalid_value",
+        "response.input[0].arguments",
+    ),
     (user({"type": "input_text"}), "invalid_value", "item.content[0]"),
     (
         user({"type": "input_text", "text": "x", "image_url": "file:///etc/passwd"}),

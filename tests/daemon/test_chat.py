@@ -405,7 +405,7 @@ IMAGE = "messages[0].content[0].image_url.url"
 AUDIO = "messages[0].content[0].input_audio.data"
 WRONG: list[tuple[Any, str, str | None]] = [
     ("{", "invalid_json", None),
-    ("[]", "invalid_value", ""),
+    ("[]", "invalid_value", None),
     ({}, "missing_required_parameter", "messages"),
     ({"messages": []}, "invalid_value", "messages"),
     ({"messages": "Hi"}, "invalid_value", "messages"),
@@ -433,10 +433,14 @@ WRONG: list[tuple[Any, str, str | None]] = [
     ({"messages": ASK, "max_tokens": 0}, "integer_below_min_value", "max_tokens"),
     ({"messages": ASK, "stop": ["a"] * 5}, "invalid_value", "stop"),
     ({"messages": ASK, "logprobs": True}, "invalid_value", "logprobs"),
-    ({"messages": ASK, "tool_choice": "required"}, "invalid_value", ""),
+    ({"messages": ASK, "tool_choice": "required"}, "invalid_value", None),
     ({"messages": ASK, "tool_choice": "perhaps"}, "invalid_value", "tool_choice"),
-    ({"messages": ASK, "tools": [LOOK, LOOK]}, "invalid_value", ""),
-    ({"messages": ASK, "response_format": {"type": "json_object"}}, "invalid_value", None),
+    ({"messages": ASK, "tools": [LOOK, LOOK]}, "invalid_value", None),
+    (
+        {"messages": ASK, "response_format": {"type": "json_object"}},
+        "invalid_value",
+        "response_format",
+    ),
     ({"messages": ASK, "modalities": ["smell"]}, "invalid_value", "modalities[0]"),
     (
         {"messages": ASK, "modalities": ["audio"], "audio": {"voice": "Nobody"}},
@@ -446,7 +450,7 @@ WRONG: list[tuple[Any, str, str | None]] = [
     (
         {"messages": ASK, "modalities": ["audio"], "audio": {"format": "mp3"}, "stream": True},
         "invalid_value",
-        "",
+        None,
     ),
 ]
 
@@ -458,7 +462,7 @@ async def test_wrong_requests(body: Any, code: str, param: str | None) -> None:
         answer = await rig.fetch("POST", "/v1/chat/completions", text)
         error = answer.error
         assert (answer.status, error["type"]) == (400, "invalid_request_error"), error
-        assert (error["code"], error["param"] if param is not None else None) == (code, param)
+        assert (error["code"], error["param"]) == (code, param)
         assert rig.engine.contexts == []
 
 

@@ -127,6 +127,9 @@ async def test_bad_requests_are_named(request_body: Any, code: str, param: str) 
         answer = await rig.fetch("POST", PATH, json.dumps(request_body))
         assert (answer.status, answer.error["code"], answer.error["param"]) == (400, code, param)
         assert (await rig.fetch("POST", PATH, "{")).error["code"] == "invalid_json"
+        answer = await rig.fetch("POST", PATH, "[]")
+        assert (answer.error["code"], answer.error["param"]) == ("invalid_value", None)
+        assert answer.error["message"] == "Invalid value: should be an object."
 
 
 def test_expiry_and_bound(monkeypatch: pytest.MonkeyPatch) -> None:
