@@ -38,8 +38,9 @@ from models.entries import SpeechEntry, message_entry, system_entry
 from models.errors import ModelError, OverloadedError, RequestError
 from models.generation import GenerationSettings, read_generation
 from models.layout import Layout
-from models.loading import DEFAULT_PLACEMENT, load_placed
-from models.loading import Placement as Placement
+from models.loading import load_placed
+from models.placement import DEFAULT_PLACEMENT
+from models.placement import Placement as Placement
 from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import Talker

@@ -24,6 +24,7 @@ _NETWORK_ERRORS: tuple[type[Exception], ...] = (
     *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
 )
 FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt")
+MOST_PACKED = 2.5  # times fewer bytes, with the experts in 4 bits (published: 71 GB, then 29)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -69,11 +70,11 @@ def check_room(name: str, sizes: Iterable[tuple[str, int]], *, cached_bytes: int
             f"{format_bytes(free)} is free"
         )
     weights = sum(size for file, size in sizes if file.endswith(".safetensors"))
-    largest = max(device.free_bytes for device in describe_devices())
-    if weights > largest:
+    free = sum(device.free_bytes for device in describe_devices())
+    if weights > MOST_PACKED * free:
         raise ResourceError(
-            f"{name} has {format_bytes(weights)} of weights; "
-            f"the largest device here has {format_bytes(largest)} free"
+            f"{name} has {format_bytes(weights)} of weights; all devices here have"
+            f" {format_bytes(free)} free, which is too little also for experts in 4 bits"
         )
 
 

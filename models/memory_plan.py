@@ -6,7 +6,7 @@ libraries need in passing. Where more than one device is named, each stage lies 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,11 @@ from torch import nn
 from models.config import DecoderConfig, OmniConfig
 from models.devices import format_bytes, pick_device
 from models.errors import ResourceError
-from models.qwen3_omni.model import Qwen3Omni
+from models.placement import STAGES, ExpertWeights
+from models.skeleton import skeleton
 
-STAGES = ("thinker", "talker", "code2wav")
 WORKSPACE_BYTES = 2 * 2**30  # CUDA's own, a matrix library's, graphs' temporary memory
+CPU_WORKSPACE_BYTES = 2**28  # buffers of products and of allocators
 PREFILL_TOKENS = 512
 
 
@@ -38,19 +39,24 @@ class StagePlan:
 
 
 def plan_memory(
-    config: OmniConfig, *, num_sessions: int, context_tokens: int, dtype: torch.dtype
+    config: OmniConfig,
+    *,
+    num_sessions: int,
+    context_tokens: int,
+    dtype: torch.dtype,
+    experts: ExpertWeights = "full",
 ) -> dict[str, StagePlan]:
     """Bytes of each stage of STAGES that the checkpoint has.
 
     Args:
         dtype: of weights and caches; the vocoder is float32 always.
+        experts: how the thinker's are kept.
     """
-    with torch.device("meta"):
-        model = Qwen3Omni(config)
+    model = skeleton(config, dtype=dtype, experts=experts)
     thinker = config.thinker.decoder
     plan = {
         "thinker": StagePlan(
-            weights=_weights(model.thinker, dtype),
+            weights=_weights(model.thinker),
             caches=num_sessions * context_tokens * kv_bytes_per_token(thinker, dtype),
             state=0,
             passing=_passing(thinker, dtype) + 4 * num_sessions * thinker.vocab_size,
@@ -60,7 +66,7 @@ def plan_memory(
         talker = config.talker.decoder
         scratch = 16 * kv_bytes_per_token(config.talker.predictor, dtype)
         plan["talker"] = StagePlan(
-            weights=_weights(model.talker, dtype),
+            weights=_weights(model.talker),
             caches=num_sessions * context_tokens * kv_bytes_per_token(talker, dtype),
             state=num_sessions * (scratch + talker.vocab_size),
             passing=_passing(talker, dtype),
@@ -72,7 +78,7 @@ def plan_memory(
         tails = 4 * sum(channels * length for channels, length in model.code2wav.tail_shapes)
         samples = model.code2wav.samples_per_frame
         plan["code2wav"] = StagePlan(
-            weights=_weights(model.code2wav, torch.float32),
+            weights=_weights(model.code2wav),
             caches=num_sessions * rings,
             state=num_sessions * tails,
             # The widest activations, twice (in and out), at a sixteenth of the channels at the end.
@@ -98,29 +104,52 @@ def place_stages(devices: Mapping[str, str], default: torch.device) -> dict[str,
     return {stage: pick_device(devices[stage]) if stage in devices else default for stage in STAGES}
 
 
-def check_plan(
+def spread_stages(
+    plan: Mapping[str, StagePlan],
+    devices: Sequence[torch.device],
+    free_bytes: Mapping[torch.device, int],
+) -> dict[str, torch.device]:
+    """All stages on the first device; if they do not fit there, but do so with talker and vocoder
+    on another one, that.
+    """
+    together = dict.fromkeys(STAGES, devices[0])
+    for other in devices:
+        places = {**together, "talker": other, "code2wav": other}
+        if shortage(plan, places, free_bytes) is None:
+            return places
+    return together
+
+
+def shortage(
     plan: Mapping[str, StagePlan],
     places: Mapping[str, torch.device],
     free_bytes: Mapping[torch.device, int],
-) -> None:
-    """Refuse a plan that does not fit, before anything is allocated.
-
-    Raises:
-        ResourceError: a device has less memory than its stages need; says what each of them takes.
+) -> str | None:
+    """Which device has less memory than its stages need, and what each of them takes; None where
+    all fits.
     """
     for device in dict.fromkeys(places[stage] for stage in plan):
         stages = [stage for stage in plan if places[stage] == device]
-        need = WORKSPACE_BYTES + sum(plan[stage].total for stage in stages)
+        need = device_bytes(plan, places, device)
         if need > free_bytes[device]:
             parts = ", ".join(f"{stage} {format_bytes(plan[stage].total)}" for stage in stages)
-            raise ResourceError(
+            return (
                 f"{format_bytes(need)} are needed on {device} ({parts}),"
                 f" {format_bytes(free_bytes[device])} are free"
             )
+    return None
 
 
-def _weights(module: nn.Module, dtype: torch.dtype) -> int:
-    return sum(parameter.numel() for parameter in module.parameters()) * dtype.itemsize
+def device_bytes(
+    plan: Mapping[str, StagePlan], places: Mapping[str, torch.device], device: torch.device
+) -> int:
+    """What all stages on a device need, and its libraries."""
+    workspace = CPU_WORKSPACE_BYTES if device.type == "cpu" else WORKSPACE_BYTES
+    return workspace + sum(plan[stage].total for stage in plan if places[stage] == device)
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def _passing(config: DecoderConfig, dtype: torch.dtype) -> int:

@@ -5,7 +5,7 @@ The vocoder is float32 whatever was asked: its periodic activations turn to nois
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
@@ -14,9 +14,8 @@ from models.config import OmniConfig
 from models.errors import ResourceError
 from models.packed_experts import pack_experts
 from models.packed_matrices import GROUP
+from models.placement import ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
-
-ExpertWeights = Literal["full", "int8", "int4"]
 
 _FLOAT32_CHILDREN = ("code2wav",)
 

@@ -21,9 +21,10 @@ from models.decoder import Decoder
 from models.devices import check_fits
 from models.errors import CheckpointError
 from models.packed_matrices import GROUP, Int4Matrices, Int8Matrices
+from models.placement import ExpertWeights
 from models.quantized import Grouped, Packing, read_packing
 from models.qwen3_omni.model import Qwen3Omni
-from models.skeleton import ExpertWeights, set_dtypes, skeleton
+from models.skeleton import set_dtypes, skeleton
 from models.tensor_names import Slot, expected_tensors, slots
 from models.weight_layout import lay_out_for_decoding
 

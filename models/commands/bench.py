@@ -30,7 +30,8 @@ from models.encoding import WindowPolicy
 from models.engine import Engine, EngineOptions
 from models.errors import ModelError, RequestError
 from models.generation import GenerationSettings, read_generation
-from models.loading import Placement, load_placed
+from models.loading import load_placed, random_placed
+from models.placement import Placement
 from models.qwen3_omni.model import Qwen3Omni
 from models.skeleton import count_parameters
 
@@ -115,8 +116,56 @@ class Bench:
         config = read_config(folder)
         if config.talker is None:
             raise RequestError("this checkpoint has no speech to measure")
+        return cls._around(
+            load_placed(folder, config, placement),
+            config,
+            folder,
+            seconds=seconds,
+            window_s=window_s,
+            has_camera=has_camera,
+        )
+
+    @classmethod
+    def random(
+        cls,
+        config: OmniConfig,
+        folder: Path,
+        placement: Placement,
+        *,
+        seconds: float,
+        window_s: int | None = None,
+        has_camera: bool = False,
+    ) -> Bench:
+        """Random weights of a config's sizes, made where they lie.
+
+        Args:
+            folder: a checkpoint whose tokenizer and preprocessing are taken.
+
+        Raises:
+            ResourceError: they do not fit; says what would.
+        """
+        return cls._around(
+            random_placed(config, placement),
+            config,
+            folder,
+            seconds=seconds,
+            window_s=window_s,
+            has_camera=has_camera,
+        )
+
+    @classmethod
+    def _around(
+        cls,
+        model: Qwen3Omni,
+        config: OmniConfig,
+        folder: Path,
+        *,
+        seconds: float,
+        window_s: int | None,
+        has_camera: bool,
+    ) -> Bench:
         return cls(
-            model=load_placed(folder, config, placement),
+            model=model,
             config=config,
             chat=ChatFormat.load(folder, config),
             generation=read_generation(folder, config),

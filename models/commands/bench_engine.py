@@ -22,16 +22,18 @@ import torch
 from models.commands.bench import FRAME_S, Bench
 from models.commands.floor import measure_floor
 from models.commands.placement import add_placement, placement_of
+from models.config import parse_config
 from models.errors import RequestError
 from models.hub import resolve_checkpoint
 from models.sizes import SIZES
 from models.tiny import write_tiny_checkpoint
+from models.tiny_config import tiny_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument(
-        "--model", default="tiny", help="checkpoint folder, hub id, or random: tiny, small"
+        "--model", default="tiny", help="checkpoint folder, hub id, or random: tiny, small, full"
     )
     parser.add_argument(
         "--against", choices=["transformers"], help="measure the reference, too (slow)"
@@ -59,18 +61,13 @@ def run(args: argparse.Namespace) -> int:
     if args.seconds < 2 * FRAME_S or args.turns < 1 or args.threads < 1:
         raise RequestError("--seconds must be at least 0.16, --turns and --threads at least 1")
     torch.set_num_threads(args.threads)
-    folder = _folder(args.model, args.work)
     if args.video and args.against is not None:
         raise RequestError("--video has no reference to be measured --against")
     if args.experts != "full" and args.against is not None:
         raise RequestError("the reference has no packed experts to be measured --against")
-    bench = Bench.load(
-        folder,
-        placement_of(args),
-        seconds=args.seconds,
-        window_s=args.window,
-        has_camera=args.video,
-    )
+    if args.model == "full" and args.against is not None:
+        raise RequestError("the full size is made in memory: no file for the reference to load")
+    folder, bench = _loaded(args)
     floor = measure_floor(bench.model)
     print(floor.describe(), file=sys.stderr)
     report = bench.report(floor, turns=args.turns, counts=counts)
@@ -91,6 +88,20 @@ def _counts(text: str) -> list[int]:
     if not counts or min(counts) < 1:
         raise RequestError(f"--sessions {text!r}: give numbers such as 1,4,8")
     return counts
+
+
+def _loaded(args: argparse.Namespace) -> tuple[Path, Bench]:
+    """The checkpoint's folder and its bench. The full size is no file (71 GB): its weights are made
+    where they lie, and the tokenizer is the tiny checkpoint's.
+    """
+    placement = placement_of(args)
+    wanted = {"seconds": args.seconds, "window_s": args.window, "has_camera": args.video}
+    if args.model != "full":
+        folder = _folder(args.model, args.work)
+        return folder, Bench.load(folder, placement, **wanted)
+    folder = _folder("tiny", args.work)
+    config = parse_config(tiny_config(SIZES["full"]))
+    return folder, Bench.random(config, folder, placement, **wanted)
 
 
 def _folder(model: str, work: Path | None) -> Path:

@@ -1,8 +1,9 @@
 """`omnid doctor`: what this machine has, what serving would use, and what is missing.
 
 Needs nothing but the standard library, so that it also runs where the packages that it looks for
-are not installed. What is needed stands in the package's own metadata (`pyproject.toml`), not
-here. Ends with 0 if `omnid serve` would work.
+are not installed (`--model` alone needs torch: it plans that model's memory). What is needed stands
+in the package's own metadata (`pyproject.toml`), not here. Ends with 0 if `omnid serve` would work,
+and the model fits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+
+from models.commands.placement import add_placement, placement_of
+from models.errors import RequestError
 
 PACKAGE = "omnid"
 SERVING_EXTRAS = ("server", "model")
@@ -51,11 +55,23 @@ PROGRAMS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`omnid doctor` has no flags."""
+    """Declare the command's flags."""
+    parser.add_argument(
+        "--model", metavar="DIR", help="would it fit? a checkpoint folder, or tiny, small, full"
+    )
+    parser.add_argument("--sessions", type=int, default=8, help="conversations at once (8)")
+    parser.add_argument("--context", type=int, default=8192, help="tokens of each of them (8192)")
+    add_placement(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; returns 0 if serving would work."""
+    """Print the report; returns 0 if serving would work.
+
+    Raises:
+        ModelError: a flag names what is not there.
+    """
+    if args.sessions < 1 or args.context < 1:
+        raise RequestError("--sessions and --context must be at least 1")
     requirements = read_requirements()
     _print_versions()
     has_torch = _installed("torch") is not None
@@ -69,8 +85,9 @@ def run(args: argparse.Namespace) -> int:
         _print_missing(f"Not installed: {extra} (optional)", optional)
     _print_programs()
     can_serve = has_torch and not needed
+    fits = not has_torch or args.model is None or _print_plan(args)
     print(f"\n`omnid serve` {'would work' if can_serve else 'would not work'} here.")
-    return 0 if can_serve else 1
+    return 0 if can_serve and fits else 1
 
 
 def read_requirements() -> list[Requirement]:
@@ -123,6 +140,15 @@ def _print_devices() -> None:
     if chosen.type == "cpu":
         print("  without an NVIDIA GPU only small checkpoints answer in time, such as those of")
         print("  `omnid checkpoint tiny DIR`")
+
+
+def _print_plan(args: argparse.Namespace) -> bool:
+    from models.commands.memory import print_plan
+
+    placement = placement_of(args)
+    return print_plan(
+        args.model, placement, num_sessions=args.sessions, context_tokens=args.context
+    )
 
 
 def _print_missing(title: str, missing: Sequence[Requirement]) -> None:

@@ -1,4 +1,4 @@
-"""Flags of the commands that load a model: where it lies, and as which numbers."""
+"""Flags of the commands that load a model: where it lies, and as which numbers. Without torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import argparse
 from typing import get_args
 
 from models.errors import RequestError
-from models.loading import Placement
-from models.memory_plan import STAGES
-from models.skeleton import ExpertWeights
+from models.placement import STAGES, ExpertWeights, Placement
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:

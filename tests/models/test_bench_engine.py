@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from models import devices
 from models.commands import bench_engine, floor
 from models.config import parse_config
-from models.errors import RequestError
+from models.errors import RequestError, ResourceError
 from models.qwen3_omni.model import Qwen3Omni
-from models.sizes import SMALL
+from models.sizes import FULL, SMALL
 from models.tiny_config import tiny_config
+
+DATA = Path(__file__).parent / "data"
 
 
 def parsed(*flags: str) -> argparse.Namespace:
@@ -51,6 +55,46 @@ def test_shorter_windows_and_a_camera_change_what_is_left(
         lefts.append(report["ours"]["tokens_left_at_turn_end"])
     assert lefts[1] < lefts[0]
     assert lefts[1] < lefts[2]
+
+
+def test_the_full_size_is_refused_where_it_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "cpu_memory", lambda: (40 * 2**30, 40 * 2**30))
+    flags = ("--work", str(tmp_path), "--model", "full", "--device", "cpu")
+    with pytest.raises(ResourceError, match=r"133\.\d GiB are needed on cpu .*bfloat16 and.*int4"):
+        bench_engine.run(parsed(*flags))
+    monkeypatch.setattr(devices, "cpu_memory", lambda: (2**30, 2**30))
+    with pytest.raises(ResourceError, match="no dtype and no packing"):
+        bench_engine.run(parsed(*flags, "--dtype", "bfloat16", "--experts", "int4"))
+    with pytest.raises(RequestError, match="no file for the reference"):
+        bench_engine.run(parsed(*flags, "--against", "transformers"))
+
+
+@pytest.mark.parametrize("experts", ["full", "int4"])
+def test_random_weights_are_made_where_they_lie(
+    experts: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The full size's way, at the tiny one's size."""
+    monkeypatch.setattr(floor, "COPY_BYTES", 2**20)
+    monkeypatch.setattr(bench_engine, "SIZES", {"tiny": {}, "full": {}})
+    flags = ("--work", str(tmp_path), "--seconds", "0.16", "--turns", "1", "--model", "full")
+    assert bench_engine.run(parsed(*flags, "--experts", experts)) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["reply_s"] == pytest.approx(2 * 0.08, abs=0.03)
+    full_bytes = 4 * report["parameters"]
+    assert (report["weight_bytes"] == full_bytes) == (experts == "full")
+    assert report["weight_bytes"] <= full_bytes
+
+
+def test_full_is_the_published_size() -> None:
+    """But for what says that it babbles."""
+    text = (DATA / "qwen3_omni_30b_config.json").read_text(encoding="utf-8")
+    full = parse_config(tiny_config(FULL))
+    assert replace(full, is_babbling=False) == parse_config(json.loads(text))
 
 
 def test_experts_that_no_token_reads_are_not_counted() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from models.commands import checkpoint, doctor
 from models.commands.doctor import Requirement, parse_requirement
+from models.errors import CheckpointError, RequestError
 
 
 def parsed(module: object, *arguments: str) -> argparse.Namespace:
@@ -134,3 +135,23 @@ def test_checkpoint_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert resumed == {"seed": 0, "minutes": 60.0, "is_resumed": True}
     assert every[1][:2] == ["data", "codec"]
     assert fresh == {"seed": 0, "minutes": 5.0, "is_resumed": False}
+
+
+def test_doctor_plans_a_models_memory(
+    packages: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("models.devices.cpu_memory", lambda: (64 * 2**30, 60 * 2**30))
+    flags = ("--device", "cpu", "--dtype", "bfloat16", "--sessions", "2")
+    assert doctor.run(parsed(doctor, "--model", "full", *flags)) == 1
+    out = capsys.readouterr().out
+    assert "2 conversations of 8192 tokens" in out
+    assert "thinker on cpu: weights 59.1 GiB, caches 1.5 GiB" in out
+    assert "It does not fit; it would fit with experts = int8." in out
+    assert doctor.run(parsed(doctor, "--model", "full", *flags, "--experts", "int4")) == 0
+    out = capsys.readouterr().out
+    assert "thinker on cpu: weights 20.3 GiB" in out
+    assert "It fits." in out
+    with pytest.raises(CheckpointError, match="no such checkpoint folder: nowhere"):
+        doctor.run(parsed(doctor, "--model", "nowhere"))
+    with pytest.raises(RequestError, match="at least 1"):
+        doctor.run(parsed(doctor, "--sessions", "0"))

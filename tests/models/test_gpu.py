@@ -11,7 +11,7 @@ from test_engine import QUESTION, noise, opened, picture, user
 
 from models.content import Audio, Image, Message
 from models.encoding import WindowPolicy
-from models.skeleton import ExpertWeights
+from models.placement import ExpertWeights
 from models.weights import load_model
 
 pytestmark = [

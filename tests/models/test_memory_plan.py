@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,22 @@ from models.cache import KvCache
 from models.config import OmniConfig, parse_config
 from models.errors import ResourceError
 from models.memory_plan import (
-    STAGES,
     WORKSPACE_BYTES,
-    check_plan,
+    device_bytes,
     kv_bytes_per_token,
     place_stages,
     plan_memory,
+    shortage,
+    spread_stages,
 )
+from models.placement import STAGES, ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
 from models.stepping.speech_slots import SpeechSlots
 
 DATA = Path(__file__).parent / "data"
 CPU = torch.device("cpu")
 GB = 10**9
+EXPERTS: tuple[ExpertWeights, ...] = ("full", "int8", "int4")
 CARD_OF_80_GB = 78 * 2**30  # what such a card offers, about
 
 
@@ -43,18 +47,52 @@ def test_the_published_model_with_eight_sessions_fits_80_gb(published: OmniConfi
     assert total < 80 * GB
     everything = dict.fromkeys(STAGES, CPU)
     assert total + WORKSPACE_BYTES < CARD_OF_80_GB
-    check_plan(plan, everything, {CPU: CARD_OF_80_GB})
-    with pytest.raises(ResourceError, match=r"needed on cpu \(thinker .*, talker .*, code2wav"):
-        check_plan(plan, everything, {CPU: 72 * GB})
+    assert shortage(plan, everything, {CPU: CARD_OF_80_GB}) is None
+    lack = shortage(plan, everything, {CPU: 72 * GB})
+    assert lack is not None
+    assert re.search(r"needed on cpu \(thinker .*, talker .*, code2wav", lack)
 
 
 def test_stages_on_devices_of_their_own(published: OmniConfig) -> None:
     plan = plan_memory(published, num_sessions=8, context_tokens=8192, dtype=torch.bfloat16)
     meta = torch.device("meta")
     places = {**dict.fromkeys(STAGES, CPU), "thinker": meta}
-    check_plan(plan, places, {meta: 78 * GB, CPU: 14 * GB})
-    with pytest.raises(ResourceError, match=r"needed on cpu \(talker .*, code2wav"):
-        check_plan(plan, places, {meta: 78 * GB, CPU: 8 * GB})
+    assert shortage(plan, places, {meta: 78 * GB, CPU: 14 * GB}) is None
+    lack = shortage(plan, places, {meta: 78 * GB, CPU: 8 * GB})
+    assert lack is not None
+    assert re.search(r"needed on cpu \(talker .*, code2wav", lack)
+
+
+def test_packed_experts_fit_smaller_cards(published: OmniConfig) -> None:
+    """Two conversations of 8192 tokens, libraries included."""
+    card = torch.device("cuda")
+    everything = dict.fromkeys(STAGES, card)
+    need = {}
+    for experts in EXPERTS:
+        plan = plan_memory(
+            published,
+            num_sessions=2,
+            context_tokens=8192,
+            dtype=torch.bfloat16,
+            experts=experts,
+        )
+        need[experts] = device_bytes(plan, everything, card)
+    assert need["int4"] < 34 * GB < 44 * GB < need["int8"] < 48 * GB < 75 * GB < need["full"]
+
+
+def test_speech_goes_to_a_second_device_where_the_first_is_too_small(
+    published: OmniConfig,
+) -> None:
+    plan = plan_memory(published, num_sessions=1, context_tokens=8192, dtype=torch.bfloat16)
+    first, second = (torch.device("cuda", index) for index in range(2))
+    apart = {"thinker": first, "talker": second, "code2wav": second}
+    together = dict.fromkeys(STAGES, first)
+    for free, places in (
+        ({first: 80 * GB, second: 80 * GB}, together),
+        ({first: 68 * GB, second: 12 * GB}, apart),
+        ({first: 68 * GB, second: 4 * GB}, together),  # fits nowhere: told of the first
+    ):
+        assert spread_stages(plan, [first, second], free) == places
 
 
 def test_names_of_stages_and_devices() -> None:

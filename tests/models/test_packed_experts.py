@@ -17,9 +17,10 @@ from models.commands import floor
 from models.encoding import WindowPolicy
 from models.errors import ResourceError
 from models.packed_experts import PackedExperts
+from models.placement import ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
 from models.random_weights import random_model
-from models.skeleton import ExpertWeights, pick_experts
+from models.skeleton import pick_experts
 from models.weights import load_model
 
 CPU = torch.device("cpu")

@@ -10,7 +10,9 @@ from oracle import Oracle
 
 from models.commands.placement import add_placement, placement_of
 from models.errors import RequestError, ResourceError
-from models.loading import Placement, load_placed
+from models.loading import load_placed, place
+from models.memory_plan import device_bytes
+from models.placement import Placement
 
 
 def parsed(*flags: str) -> Placement:
@@ -44,6 +46,28 @@ def test_flags() -> None:
 def test_what_is_not_there_is_told(oracle: Oracle, placement: Placement, message: str) -> None:
     with pytest.raises(ResourceError, match=message):
         load_placed(oracle.folder, oracle.config, placement)
+
+
+def test_what_does_not_fit_is_told_with_what_would(
+    oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(free_bytes: int, **names: str) -> str:
+        monkeypatch.setattr("models.devices.cpu_memory", lambda: (2**40, free_bytes))
+        with pytest.raises(ResourceError) as caught:
+            load_placed(oracle.folder, oracle.config, Placement(device="cpu", **names))
+        return str(caught.value)
+
+    def need(**names: str) -> int:
+        placed = place(oracle.config, Placement(device="cpu", **names))
+        return device_bytes(placed.plan, placed.places, torch.device("cpu"))
+
+    assert "are needed on cpu (thinker " in fault(need() - 1)
+    assert fault(need() - 1).endswith("it would fit with dtype = bfloat16")
+    small = need(dtype="bfloat16")
+    assert fault(small).endswith("it would fit with dtype = bfloat16")
+    assert fault(small - 1).endswith("it would fit with dtype = bfloat16 and experts = int8")
+    assert fault(small - 1, dtype="float16").endswith("it would fit with experts = int8")
+    assert "no dtype and no packing of experts makes it fit" in fault(1000)
 
 
 def test_all_stages_on_the_cpu_by_name(oracle: Oracle) -> None:

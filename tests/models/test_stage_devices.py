@@ -27,7 +27,7 @@ from models.content import Audio, Image
 from models.encoding import WindowPolicy
 from models.errors import ResourceError
 from models.feed_forward import ExpertMix
-from models.memory_plan import STAGES
+from models.placement import STAGES
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import Talker
 from models.qwen3_omni.vocoder import Code2Wav
