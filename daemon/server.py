@@ -198,10 +198,10 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 class Server(uvicorn.Server):
     """uvicorn, with signals left to us: its own handling raises them once more at the end; and
-    sessions end before it closes their connections, so that their clients can be told.
+    `sessions` end before it closes their connections, so that their clients can be told.
     """
 
-    def __init__(self, config: uvicorn.Config, sessions: Sessions) -> None:
+    def __init__(self, config: uvicorn.Config, sessions: Sessions | None = None) -> None:
         super().__init__(config)
         self._sessions = sessions
         self.listening = asyncio.Event()
@@ -213,7 +213,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
-        await self._sessions.aclose()
+        if self._sessions is not None:
+            await self._sessions.aclose()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
