@@ -1,6 +1,7 @@
 """Structured logs on standard error: key=value lines or JSON objects, each with its session's id.
 
-Keys, tokens, audio and what people say are never logged.
+Keys, tokens, audio and what people say are never logged; nor are the queries of addresses and the
+names before their hosts, whoever logs them: tokens stand there.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ _QUIET = (
     "websockets",
     "libav",
     "mcp",
-    "httpx2",  # tells whole addresses, which may hold secrets
+    "httpx2",
+    "httpcore2",  # tells headers at "debug"
 )
 
 # A client's words in a line of ours must neither begin another line nor steer a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+_QUERY = re.compile(r"(/[^\s?\"'<>]*)\?[^\s\"'<>]+")
+_USER = re.compile(r"(//)[^\s/@\"'<>]+@")
 
 
 class _WithSession(logging.Filter):
@@ -41,12 +46,13 @@ class _Text(logging.Formatter):
     """`2026-01-31T12:00:00.123Z info daemon.server session=- message`"""
 
     def format(self, record: logging.LogRecord) -> str:
+        message = _on_one_line(_public(record.getMessage()))
         line = (
             f"{_time_of(record)} {record.levelname.lower()} {record.name} "
-            f"session={record.__dict__.get('session', '-')} {_on_one_line(record.getMessage())}"
+            f"session={record.__dict__.get('session', '-')} {message}"
         )
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + _public(self.formatException(record.exc_info))
         return line
 
 
@@ -59,10 +65,10 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "session": record.__dict__.get("session", "-"),
-            "message": record.getMessage(),
+            "message": _public(record.getMessage()),
         }
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = _public(self.formatException(record.exc_info))
         return json.dumps(fields, ensure_ascii=False)
 
 
@@ -92,6 +98,11 @@ def _is_news(record: logging.LogRecord) -> bool:
         "ASGI callable returned without completing handshake.",
         "ASGI callable returned without completing response.",
     )
+
+
+def _public(text: str) -> str:
+    """A text without what may be secret in its addresses."""
+    return _USER.sub(r"\1…@", _QUERY.sub(r"\1?…", text))
 
 
 def _on_one_line(message: str) -> str:

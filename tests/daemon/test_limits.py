@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from daemon_rig import FakeSupervisor, Rig, free_socket, serving, until
 from fake_engine import FakeEngine, Script
+from mcp_rig import remote
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from daemon import logs
 from daemon.auth import Refusal
 from daemon.rates import RequestRates
 from daemon.server import serve
@@ -107,15 +110,52 @@ async def test_a_request_that_is_too_large(path: str) -> None:
         writer.close()
 
 
-async def test_nothing_that_is_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_nothing_that_is_secret_is_logged(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At "debug", where uvicorn and the HTTP client of remote tools tell whole addresses."""
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stderr", out)
     words = {"messages": [{"role": "user", "content": "my-secret-word"}]}
-    async with serving(server__api_keys=["key-one"]) as rig:
-        await rig.fetch("POST", CHAT, json.dumps(words), **KEYS[0])
-        await rig.fetch("POST", CHAT, json.dumps(words), **KEYS[1])
-        await rig.fetch("POST", CHAT, json.dumps(words | {"n": 2}), **KEYS[0])
-    ours = [record.getMessage() for record in caplog.records if record.name != "asyncio"]
-    assert not [line for line in ours if "key-" in line or "my-secret-word" in line]
+    with logging_restored():
+        logs.configure("debug", form)
+        async with (
+            remote() as town,
+            serving(server__api_keys=["key-one"], mcp__hosts=("127.0.0.1",)) as rig,
+        ):
+            await rig.fetch("POST", CHAT, json.dumps(words), **KEYS[0])
+            await rig.fetch("POST", CHAT, json.dumps(words), **KEYS[1])
+            await rig.fetch("POST", CHAT, json.dumps(words | {"n": 2}), **KEYS[0])
+            minted = await rig.fetch("POST", "/v1/realtime/client_secrets", "{}", **KEYS[0])
+            secret = json.loads(minted.text)["value"]
+            async with connect(rig.ws + "&x-ext=1", **headers(secret)) as socket:  # type: ignore
+                token = (await next_event(socket, "session.created"))["x_resume_token"]
+                socket.transport.abort()
+            resumed = f"{rig.ws}&resume={token}"
+            async with connect(resumed, **headers("key-one")) as socket:  # type: ignore[arg-type]
+                tool = town.tool(authorization="key-town") | {
+                    "server_url": f"http://127.0.0.1:{town.port}/mcp?token=key-query"
+                }
+                session = {"type": "realtime", "instructions": "my-secret-word", "tools": [tool]}
+                await socket.send(json.dumps({"type": "session.update", "session": session}))
+                await next_event(socket, "mcp_list_tools.completed")
+                await socket.send(json.dumps({"type": "response.cancel", "event_id": "key-event"}))
+                await next_event(socket, "error")
+    lines = out.getvalue()
+    assert "/mcp?…" in lines, "the HTTP client tells what it asks for"
+    assert "/v1/realtime?…" in lines, "uvicorn tells who connects"
+    assert not [each for each in ("key-", "my-secret-word", token, secret) if each in lines]
+
+
+@contextlib.contextmanager
+def logging_restored() -> Iterator[None]:
+    """Leave the root logger as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 # ------------------------------------------------------------------ draining
