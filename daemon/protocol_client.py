@@ -28,6 +28,8 @@ from daemon.protocol_session import (
 )
 from daemon.protocol_tools import ResponseTools, ToolChoice
 
+MANY_CHARS = 1 << 20
+MANY_VALUES = 100_000  # far more than the schemas of many tools; a long text may hold some commas
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -228,6 +230,7 @@ def parse_client_event(data: str | bytes) -> ClientEvent:
 def _parse_json(data: str | bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
+        _check_size(text)
         message = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ProtocolError("The event is nested too deeply.", code="invalid_json") from error
@@ -238,6 +241,14 @@ def _parse_json(data: str | bytes) -> dict[str, Any]:
     if _SURROGATE.search(text):
         _check_surrogates(message)
     return message
+
+
+def _check_size(text: str) -> None:
+    """A long event is sound, a picture or a text: one long value. Many small ones would take whole
+    seconds to read, in which nobody else is served.
+    """
+    if len(text) > MANY_CHARS and text.count(",") + text.count("[") > MANY_VALUES:
+        raise ProtocolError("The event holds too many values.", code="invalid_json")
 
 
 def _check_surrogates(message: dict[str, Any]) -> None:

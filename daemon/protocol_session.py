@@ -7,6 +7,7 @@ allows and this server does not serve yet is refused by the field. `reasoning` a
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -17,6 +18,7 @@ from daemon.protocol_base import ClientModel, ServerModel, not_supported, wrong_
 from daemon.protocol_tools import ToolChoice, Tools
 
 MAX_OUTPUT_TOKENS = 4096
+MAX_TRACING_CHARS = 16_384
 MAX_REDUCTION_STRENGTH = 10  # of noise, where no more is left to turn down long before
 MAX_MODEL_CHARS = 256
 
@@ -195,6 +197,8 @@ class Tracing(ClientModel):
 def _check_tracing(value: Any) -> Any:
     if isinstance(value, dict):
         Tracing.model_validate(value)
+        if len(json.dumps(value)) > MAX_TRACING_CHARS:
+            raise wrong_value("should have at most {most} characters", most=MAX_TRACING_CHARS)
     elif value not in (None, "auto"):
         raise wrong_value("should be 'auto', an object, or null")
     return value

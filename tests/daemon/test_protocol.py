@@ -86,3 +86,19 @@ def test_the_wire_imports_neither_server_nor_model() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_tracing_is_small_and_a_long_event_holds_few_values() -> None:
+    def tracing(metadata: Any) -> ClientEvent | ProtocolError:
+        session = {"type": "realtime", "tracing": {"metadata": metadata}}
+        return parse(json.dumps({"type": "session.update", "session": session}))
+
+    assert isinstance(tracing({"a": "x" * 16_000}), ClientEvent)
+    refused = tracing({"a": "x" * 17_000})
+    assert isinstance(refused, ProtocolError)
+    assert (refused.code, refused.param) == ("invalid_value", "session.tracing")
+    refused = tracing([{"x": 1, "y": "zz"}] * 200_000)
+    assert isinstance(refused, ProtocolError)
+    assert refused.message == "The event holds too many values."
+    audio = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * (2 << 20)})
+    assert isinstance(parse(audio), ClientEvent)
