@@ -13,6 +13,7 @@ from test_sdk_conversation import collect
 
 from daemon.auth import Refusal
 from daemon.client_secrets import ClientSecrets, ExpiresAfter, SecretRequest
+from daemon.protocol import SessionPatch
 
 KEY = "sk-test"
 PATH = "/v1/realtime/client_secrets"
@@ -146,3 +147,24 @@ def test_expiry_and_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert secrets.grant(made.value) is None
     assert made.value not in repr(vars(secrets))
     assert secrets.mint(SecretRequest()).expires_at == 1610
+
+
+def test_no_owner_takes_the_room_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MAX_SECRETS_OF_OWNER", 2), ("MAX_BYTES_OF_OWNER", 1_500)):
+        monkeypatch.setattr(f"daemon.client_secrets.{name}", value)
+    monkeypatch.setattr("daemon.client_secrets.MAX_BYTES", 2_500)
+    secrets = ClientSecrets(now_s=lambda: 1000.0)
+    large = SecretRequest(session=SessionPatch(type="realtime", instructions="x" * 1_000))
+    for owner in ("a", "b"):
+        secrets.mint(large, owner=owner)
+        with pytest.raises(Refusal) as refused:
+            secrets.mint(large, owner=owner)
+        assert (refused.value.status, refused.value.headers) == (429, {"retry-after": "10"})
+        secrets.mint(SecretRequest(), owner=owner)
+        with pytest.raises(Refusal) as refused:
+            secrets.mint(SecretRequest(), owner=owner)
+        assert refused.value.status == 429
+    with pytest.raises(Refusal) as refused:
+        secrets.mint(large, owner="c")
+    assert refused.value.status == 503
+    secrets.mint(SecretRequest(), owner="c")
