@@ -30,6 +30,10 @@ class ByteQueue:
         """What is waiting."""
         return self._num_bytes
 
+    def allow(self, num_bytes: int) -> None:
+        """Let so many bytes more wait."""
+        self._max_bytes += num_bytes
+
     def try_put(self, message: str | bytes) -> bool:
         """Queue a message at once; False if it would not fit (it is then not queued) or all is
         over.

@@ -48,6 +48,7 @@ EXTENSIONS = (
     "resume",
 )
 MAX_ITEM_ID_CHARS = 32
+MAX_LOGGED_REFUSALS = 20  # of a session; those that follow are counted, and told at "debug"
 
 
 Send = Callable[[ServerEvent], None]
@@ -88,6 +89,7 @@ class RealtimeSession:
         self._limits = limits
         self._metrics = metrics
         self._max_event_bytes = max_event_bytes
+        self._num_refusals = 0
         self._waiting: wire.ResponseParams | None = None  # for servers to list their tools
         self.conversation = open_conversation(session.config(), self._on_event)
         self.input = WireInput(self.conversation, limits)
@@ -166,7 +168,9 @@ class RealtimeSession:
     ) -> None:
         """Send one error; the session goes on. `to`: whom alone it concerns."""
         self._metrics.errors.labels(code).inc()
-        log.info("refused code=%s param=%s", code, param)
+        self._num_refusals += 1
+        level = logging.INFO if self._num_refusals <= MAX_LOGGED_REFUSALS else logging.DEBUG
+        log.log(level, "refused code=%s param=%s number=%d", code, param, self._num_refusals)
         body = ev.ErrorBody(type=kind, code=code, message=message, param=param, event_id=event_id)
         (to or self._send)(ev.ErrorEvent(error=body))
 

@@ -223,6 +223,7 @@ class _Returning(_Socket):
     async def come_back(self, session: RealtimeSession, after: str | None) -> None:
         """Take a session over: `session.created`, what is missing, and all that comes."""
         missing = self.kept.journal.seek(after)
+        self._outbox.allow(sum(map(len, missing)))  # it is owed these, and has not been slow
         taken_over = self.kept.attach(self._put)
         session.conversation.note_outage(self.kept.take_outage_s())
         self._num_unkept = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -541,3 +542,15 @@ async def test_noise_reduction_is_shown_as_it_is_in_effect() -> None:
             assert updated["session"]["audio"]["input"]["noise_reduction"] == shown
         await socket.send(audio(input={"noise_reduction": {"strength": -1}}))
         assert (await next_event(socket))["error"]["param"].endswith("noise_reduction.strength")
+
+
+async def test_what_is_refused_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "daemon.realtime")
+    async with serving() as rig, talking(rig) as socket:
+        for _ in range(50):
+            await socket.send("{}")
+        for _ in range(50):
+            assert (await next_event(socket))["type"] == "error"
+    told = [each for each in caplog.messages if each.startswith("refused ")]
+    assert len(told) == 20
+    assert told[-1] == "refused code=invalid_event param=type number=20"

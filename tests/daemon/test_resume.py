@@ -83,6 +83,28 @@ async def test_without_a_last_event_what_was_not_sent_comes() -> None:
             assert num_bytes(seen) >= REPLY_BYTES * 6 // 8
 
 
+async def test_a_full_journal_comes_whole() -> None:
+    """What waited for a client may be as much as may wait at all, and `session.created`."""
+    limit = 100_000
+    async with serving(Script(num_frames=1), limits__max_outbox_bytes=limit) as rig:
+        async with websockets.connect(rig.ws + "&x-ext=1") as socket:
+            created = await next_event(socket)
+            socket.transport.abort()
+        (kept,) = rig.app.state.sessions._live.values()
+        keeper = kept.session._listeners[0].__self__
+        await until(lambda: keeper._put is None)
+        for _ in range(300):
+            kept.session.refuse("x" * 300, "invalid_value")
+        missed = len(keeper.journal.seek(None))
+        assert missed * 300 > limit // 2
+        async with resume(rig, created["x_resume_token"]) as socket:
+            assert (await next_event(socket))["type"] == "session.created"
+            for _ in range(missed):
+                assert (await next_event(socket))["type"] == "error"
+            await socket.send(event("response.cancel", event_id="mine"))
+            assert (await next_event(socket))["error"]["event_id"] == "mine"
+
+
 async def test_who_does_not_come_back_is_given_up() -> None:
     async with serving(websocket__resume_grace_s=0.1, session__max_sessions=1) as rig:
         async with websockets.connect(rig.ws + "&x-ext=1") as socket:
