@@ -16,9 +16,11 @@ from models.kernels import (
     gated_mlp,
     language,
     norm_projection,
+    packed_experts,
     sampling,
     snake_convolution,
 )
+from models.packed_matrices import Int4Matrices, Int8Matrices
 from models.sampling import SamplingSettings
 
 BATCHES = (1, 8, 32)
@@ -92,7 +94,22 @@ def _cases(config: OmniConfig, device: torch.device, batch: int) -> list[Case]:
     ):
         made.append((name, module.fused, module.reference, arguments, num_bytes))
     made.append(("experts", experts.mix_fused, experts.mix_reference, mix, expert_bytes))
+    mix_packed = packed_experts.mix_fused, packed_experts.mix_reference
+    for name, kind in (("experts int8", Int8Matrices), ("experts int4", Int4Matrices)):
+        stacks = [_packed(kind, matrices, generator) for matrices in (stacked, down)]
+        all_bytes = sum(part.nbytes for stack in stacks for part in stack.parameters())
+        num_bytes = all_bytes * distinct // moe.num_experts
+        made.append((name, *mix_packed, (rows, ids, weights, *stacks), num_bytes))
     return [*made, _sampling_case(config, device, batch), _vocoder_case(config, device, batch)]
+
+
+def _packed(
+    kind: Callable[..., Int8Matrices | Int4Matrices], like: Tensor, generator: torch.Generator
+) -> Int8Matrices | Int4Matrices:
+    with like.device:
+        matrices = kind(*like.shape)
+    matrices.randomize(like.shape[-1] ** -0.5, generator)
+    return matrices
 
 
 def _sampling_case(config: OmniConfig, device: torch.device, batch: int) -> Case:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from models.decoder import Decoder, DecoderLayer
 from models.feed_forward import Experts, Mlp, SparseMlp
+from models.packed_experts import PackedExperts
 from models.stepping.operations import Operations
 from models.stepping.pages import PagePool
 
@@ -75,10 +76,12 @@ def _feed_forward(layer: DecoderLayer, rows: Tensor, operations: Operations) -> 
         F.linear(normed, mlp.gate.weight), mlp.top_k, is_normalized=mlp.normalize_top_k
     )
     stacked = mlp.experts
-    if isinstance(stacked, Experts):
-        mixed = operations.mix(normed, experts, weights, stacked.gate_up_proj, stacked.down_proj)
+    if isinstance(stacked, PackedExperts):
+        mix_packed = operations.mix_packed
+        mixed = mix_packed(normed, experts, weights, stacked.gate_up_proj, stacked.down_proj)
     else:
-        mixed = stacked.gathered(normed, experts, weights.to(normed.dtype))
+        assert isinstance(stacked, Experts)
+        mixed = operations.mix(normed, experts, weights, stacked.gate_up_proj, stacked.down_proj)
     if mlp.has_shared_expert:
         shared = mlp.shared_expert
         active = operations.gate(normed, shared.gate_up_proj.weight, None, norm.eps)

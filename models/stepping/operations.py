@@ -15,10 +15,12 @@ from models.kernels import (
     gated_mlp,
     language,
     norm_projection,
+    packed_experts,
     rotary_cache,
     sampling,
     snake_convolution,
 )
+from models.packed_matrices import PackedMatrices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Operations:
     attend: Callable[[Tensor, tuple[Tensor, Tensor], Tensor, Tensor], Tensor]
     route: Callable[..., tuple[Tensor, Tensor]]
     mix: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+    mix_packed: Callable[[Tensor, Tensor, Tensor, PackedMatrices, PackedMatrices], Tensor]
     sample: Callable[[Tensor, sampling.Draws, Tensor | None], Tensor]
     convolve: Callable[..., Tensor]
 
@@ -44,6 +47,7 @@ PLAIN = Operations(
     attend=decode_attention.reference,
     route=experts.route_reference,
     mix=experts.mix_reference,
+    mix_packed=packed_experts.mix_reference,
     sample=sampling.reference,
     convolve=snake_convolution.reference,
 )
@@ -55,6 +59,7 @@ FUSED = Operations(
     attend=decode_attention.fused,
     route=experts.route_fused,
     mix=experts.mix_fused,
+    mix_packed=packed_experts.mix_fused,
     sample=sampling.fused,
     convolve=snake_convolution.fused,
 )

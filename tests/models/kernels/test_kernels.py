@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,10 +14,12 @@ from models.kernels import (
     gated_mlp,
     language,
     norm_projection,
+    packed_experts,
     rotary_cache,
     sampling,
     snake_convolution,
 )
+from models.packed_matrices import Int4Matrices, Int8Matrices
 from models.sampling import SamplingSettings
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -103,6 +107,27 @@ def test_experts(dtype: torch.dtype) -> None:
     gate_up, down = drawn(6, 48, 80, dtype=dtype, seed=2), drawn(6, 80, 24, dtype=dtype, seed=3)
     arguments = (rows, chosen, weights, gate_up, down)
     assert_near(experts.mix_fused(*arguments), experts.mix_reference(*arguments))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [Int8Matrices, Int4Matrices])
+@pytest.mark.parametrize(("size", "inner"), [(128, 64), (80, 24)])
+def test_packed_experts(
+    size: int, inner: int, kind: Callable[..., Int8Matrices | Int4Matrices], dtype: torch.dtype
+) -> None:
+    """With rows in blocks as a CPU's kernel has them, and without."""
+    rows = drawn(3, size, dtype=dtype)
+    chosen, weights = experts.route_reference(drawn(3, 4, seed=1), 2, is_normalized=True)
+    stacks = []
+    for number, shape in enumerate(((4, 2 * inner, size), (4, size, inner))):
+        matrices = kind(*shape)
+        for index in range(4):
+            numbers = drawn(*shape[1:], seed=10 * number + index).cpu()
+            matrices.put(index, 0, numbers / shape[2] ** 0.5)  # sums stay within float16
+        stacks.append(matrices.to(DEVICE))
+    arguments = (rows, chosen, weights, *stacks)
+    fused = packed_experts.mix_fused(*arguments)
+    assert_near(fused, packed_experts.mix_reference(*arguments))
 
 
 @pytest.mark.parametrize(("kernel", "dilation", "length"), [(7, 1, 20), (7, 9, 20), (1, 1, 70)])

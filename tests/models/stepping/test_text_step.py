@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from oracle import Oracle
 from recorded import Recorder
 from torch import Tensor
 
 from models.cache import KvCache
 from models.errors import ResourceError
 from models.graphs import Buckets, pick_capture, plain
+from models.placement import ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
 from models.stepping.operations import PLAIN, pick_operations
 from models.stepping.pages import PagedCache, PagePool
 from models.stepping.text_step import TextRow, TextStep
+from models.weights import load_model
 
 CPU = torch.device("cpu")
 PROMPTS = ([5, 6, 7, 8, 9], [100] * 15, [300, 301])
@@ -26,10 +29,18 @@ def pool_of(model: Qwen3Omni, num_pages: int = 12) -> tuple[PagePool, Tensor]:
     return pool, torch.zeros(4, 3, dtype=torch.int32)
 
 
+@pytest.mark.parametrize("experts", ["full", "int4"])
 @torch.inference_mode()
-def test_logits_equal_the_plain_decoder(ours: Qwen3Omni) -> None:
-    thinker = ours.thinker
-    pool, table = pool_of(ours)
+def test_logits_equal_the_plain_decoder(
+    oracle: Oracle, ours: Qwen3Omni, experts: ExpertWeights
+) -> None:
+    model = ours
+    if experts != "full":
+        model = load_model(
+            oracle.folder, oracle.config, device=CPU, dtype=torch.float32, experts=experts
+        )
+    thinker = model.thinker
+    pool, table = pool_of(model)
     recorder = Recorder()
     step = TextStep(thinker, pool, table, PLAIN, recorder, sizes=(4,))
     paged = [PagedCache(pool, table[slot]) for slot in (1, 2, 3)]
