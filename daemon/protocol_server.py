@@ -8,6 +8,7 @@ from daemon.protocol_audio import AudioFormatView
 from daemon.protocol_base import ServerEvent, ServerModel
 from daemon.protocol_items import ItemView
 from daemon.protocol_session import SessionView, TranscriptionSessionView
+from daemon.protocol_usage import UsageView
 
 
 class ErrorBody(ServerModel):
@@ -123,32 +124,6 @@ class Cleared(ServerEvent):
 
 
 # ------------------------------------------------------------------------------- responses
-class TokenDetails(ServerModel):
-    """Input tokens by kind."""
-
-    text_tokens: int
-    audio_tokens: int
-    image_tokens: int
-    cached_tokens: int
-
-
-class OutputTokenDetails(ServerModel):
-    """Output tokens by kind."""
-
-    text_tokens: int
-    audio_tokens: int
-
-
-class UsageView(ServerModel):
-    """Tokens of one response."""
-
-    total_tokens: int
-    input_tokens: int
-    output_tokens: int
-    input_token_details: TokenDetails
-    output_token_details: OutputTokenDetails
-
-
 class StatusError(ServerModel):
     """Why a response failed."""
 

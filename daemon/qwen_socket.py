@@ -37,7 +37,7 @@ async def serve(websocket: WebSocket, sessions: Sessions, keys: ApiKeys) -> None
         return
     try:
         connection = QwenConnection(websocket, sessions)
-        session = connection.open([grant.patch] if grant.patch else [])
+        session = connection.open([grant.patch] if grant.patch else [], grant.owner)
         await websocket.accept()
         await connection.run(session)
     except ProtocolError as error:  # the session that a key carries is none for this dialect
@@ -61,11 +61,12 @@ class QwenConnection(Connection):
         self._is_finished = asyncio.Event()
 
     def _open(
-        self, patches: Sequence[SessionPatch], send: Callable[[ServerEvent], None]
+        self, patches: Sequence[SessionPatch], send: Callable[[ServerEvent], None], owner: str
     ) -> RealtimeSession:
         """A key's own configuration comes after the dialect's defaults."""
         begun = SessionPatch.model_validate(qwen_client.defaults())
         return self._sessions.open(
+            owner=owner,
             has_extensions=True,  # pictures are one
             model=self._websocket.query_params.get("model"),
             patches=[begun, *patches],

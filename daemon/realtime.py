@@ -19,6 +19,7 @@ from daemon import protocol as wire
 from daemon.metrics import Metrics
 from daemon.protocol import ProtocolError, ServerEvent
 from daemon.protocol import server_events as ev
+from daemon.rates import RateLeft
 from daemon.remote_catalogue import RemoteCatalogue
 from daemon.remote_tools import RemoteTools
 from daemon.replies import is_request
@@ -81,6 +82,7 @@ class RealtimeSession:
         metrics: Metrics,
         is_paced: bool,
         max_event_bytes: int,
+        rate_left: Callable[[], RateLeft | None],
     ) -> None:
         self.session = session
         self._listeners = [send]
@@ -111,6 +113,7 @@ class RealtimeSession:
             limits=limits,
             metrics=metrics,
             is_paced=is_paced,
+            rate_left=rate_left,
         )
 
     def start(self, *, resume_token: str | None = None) -> None:

@@ -7,7 +7,7 @@ what it says comes from the conversation, through `daemon.realtime`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 from daemon.audio_formats import SpeechEncoder
@@ -20,14 +20,21 @@ from daemon.protocol_mcp import (
     McpCallFailed,
     McpCallInProgress,
 )
+from daemon.protocol_usage import (
+    CachedTokenDetails,
+    OutputTokenDetails,
+    TokenDetails,
+    UsageView,
+)
+from daemon.rates import RateLeft
 from daemon.remote_catalogue import RemoteCatalogue
 from daemon.wire_items import view_of
 from pipeline import events
 from pipeline.items import CallContent, Item
 from pipeline.messages import Pcm16, Refusal, Usage
 
-# A daemon of one's own meters nobody, but clients expect the event after each response.
-UNMETERED = 1_000_000
+# What is not limited; clients expect the event after each response all the same.
+UNMETERED = RateLeft(limit=1_000_000, remaining=1_000_000, reset_seconds=0.0)
 
 # Type and code of a failed response, by what it failed by.
 _FAILURES: dict[Refusal | None, tuple[str, str]] = {
@@ -85,6 +92,7 @@ class ReplyWriter:
         asked: what a client asked of this response, if one did.
         catalogue: the tools of MCP servers that it may call.
         sends_audio: audio goes out as events (WebSocket), not over RTP.
+        rate_left: what is left of the requests of the session's key; None: they are not limited.
     """
 
     def __init__(
@@ -96,11 +104,13 @@ class ReplyWriter:
         terms: ReplyTerms,
         send: Callable[[ServerEvent], None],
         catalogue: RemoteCatalogue,
+        rate_left: Callable[[], RateLeft | None],
         asked: ResponseParams | None = None,
     ) -> None:
         self.response_id = response_id
         self.asked = asked
         self.catalogue = catalogue
+        self._rate_left = rate_left
         self.item_id: str | None = None
         self._index = 0
         self._calls: dict[str, tuple[int, CallContent]] = {}
@@ -257,9 +267,10 @@ class ReplyWriter:
         self._end = None
         output = [self._output[index] for index in sorted(self._output)]
         self._send(ev.ResponseDone(response=self._view(event.status, output, event)))
+        requests = self._rate_left() or UNMETERED
         limits = [
-            ev.RateLimit(name=name, limit=UNMETERED, remaining=UNMETERED, reset_seconds=0.0)
-            for name in ("requests", "tokens")
+            ev.RateLimit(name="requests", **asdict(requests)),
+            ev.RateLimit(name="tokens", **asdict(UNMETERED)),
         ]
         self._send(ev.RateLimitsUpdated(rate_limits=limits))
 
@@ -339,20 +350,26 @@ def _details(event: events.ResponseFinished) -> ev.StatusDetails | None:
     return ev.StatusDetails(type=event.status, reason=event.reason, error=error)
 
 
-def _usage(usage: Usage) -> ev.UsageView:
+def _usage(usage: Usage) -> UsageView:
     num_input = usage.input_text_tokens + usage.input_audio_tokens + usage.input_image_tokens
+    num_cached_media = usage.cached_audio_tokens + usage.cached_image_tokens
     num_output = usage.output_text_tokens + usage.output_audio_tokens
-    return ev.UsageView(
+    return UsageView(
         total_tokens=num_input + num_output,
         input_tokens=num_input,
         output_tokens=num_output,
-        input_token_details=ev.TokenDetails(
+        input_token_details=TokenDetails(
             text_tokens=usage.input_text_tokens,
             audio_tokens=usage.input_audio_tokens,
             image_tokens=usage.input_image_tokens,
             cached_tokens=usage.cached_tokens,
+            cached_tokens_details=CachedTokenDetails(
+                text_tokens=usage.cached_tokens - num_cached_media,
+                audio_tokens=usage.cached_audio_tokens,
+                image_tokens=usage.cached_image_tokens,
+            ),
         ),
-        output_token_details=ev.OutputTokenDetails(
+        output_token_details=OutputTokenDetails(
             text_tokens=usage.output_text_tokens, audio_tokens=usage.output_audio_tokens
         ),
     )

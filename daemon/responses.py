@@ -23,6 +23,7 @@ from daemon.asked import (
 )
 from daemon.metrics import Metrics
 from daemon.protocol import ResponseParams, ServerEvent
+from daemon.rates import RateLeft
 from daemon.remote_catalogue import RemoteCatalogue
 from daemon.remote_tools import RemoteTools
 from daemon.replies import ReplyTerms, ReplyWriter
@@ -60,6 +61,7 @@ class Responses:
         session: the session as it is now.
         send: takes server events.
         is_paced: the daemon plays (WebRTC): audio goes over RTP and not as events.
+        rate_left: what is left of the requests of the session's key; None: they are not limited.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Responses:
         limits: LimitSettings,
         metrics: Metrics,
         is_paced: bool,
+        rate_left: Callable[[], RateLeft | None],
     ) -> None:
         self._conversation = conversation
         self._remote_tools = remote_tools
@@ -82,6 +85,7 @@ class Responses:
         self._limits = limits
         self._metrics = metrics
         self._is_paced = is_paced
+        self._rate_left = rate_left
         self._writers: dict[str, ReplyWriter] = {}
         self._asked: _Asked | None = None
 
@@ -186,5 +190,6 @@ class Responses:
             terms=terms,
             send=self._send,
             catalogue=begun.catalogue if begun else self._remote_tools.catalogue,
+            rate_left=self._rate_left,
             asked=asked,
         )

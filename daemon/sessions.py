@@ -197,6 +197,7 @@ class Sessions:
     def open(
         self,
         *,
+        owner: str,
         has_extensions: bool,
         is_transcription: bool = False,
         model: str | None = None,
@@ -238,6 +239,7 @@ class Sessions:
             metrics=self.metrics,
             is_paced=playout is not None,
             max_event_bytes=max_event_bytes,
+            rate_left=lambda: self.rates.left(owner),
         )
 
     def preview(self, patch: SessionPatch | None) -> SessionView | TranscriptionSessionView:

@@ -151,6 +151,7 @@ class Call:
         playout = Playout()
         self._loudspeaker = Loudspeaker(playout)
         self._session = sessions.open(
+            owner=owner,
             has_extensions=has_extensions,
             model=model,
             patches=patches,

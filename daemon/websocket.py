@@ -77,7 +77,7 @@ async def _serve(
             await returning.begin(session)
         else:
             connection = Connection(websocket, sessions)
-            session = connection.open(patches)
+            session = connection.open(patches, grant.owner)
             await websocket.accept(subprotocol=accepted)
             await connection.run(session)
     finally:
@@ -137,10 +137,11 @@ class _Socket:
             self._is_slow.set()
 
     def _open(
-        self, patches: Sequence[SessionPatch], send: Callable[[ServerEvent], None]
+        self, patches: Sequence[SessionPatch], send: Callable[[ServerEvent], None], owner: str
     ) -> RealtimeSession:
         query, headers = self._websocket.query_params, self._websocket.headers
         return self._sessions.open(
+            owner=owner,
             has_extensions=has_extensions(query.get("x-ext"), headers.get("x-ext")),
             is_transcription=query.get("intent") == "transcription",
             model=query.get("model"),
@@ -188,13 +189,13 @@ class _Socket:
 class Connection(_Socket):
     """A client's socket: the session lives as long as it."""
 
-    def open(self, patches: Sequence[SessionPatch]) -> RealtimeSession:
-        """A new session. Before the upgrade, so that it can still be refused.
+    def open(self, patches: Sequence[SessionPatch], owner: str) -> RealtimeSession:
+        """A new session of a key's owner. Before the upgrade, so that it can still be refused.
 
         Raises:
             ProtocolError: one of `patches` does not fit.
         """
-        return self._open(patches, self._send)
+        return self._open(patches, self._send, owner)
 
     async def run(self, session: RealtimeSession) -> None:
         """Hold the session; then send what is left, and close."""
@@ -212,7 +213,7 @@ class _Returning(_Socket):
 
     def open(self, patches: Sequence[SessionPatch]) -> RealtimeSession:
         """The same of a session that sends to its journal."""
-        return self._open(patches, self.kept.send)
+        return self._open(patches, self.kept.send, self.kept.owner)
 
     async def begin(self, session: RealtimeSession) -> None:
         """Be the first socket of a session, which runs already."""

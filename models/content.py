@@ -95,14 +95,16 @@ class ReplyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one reply's context by kind, how many of them were cached, and tokens and frames
-    made.
+    """Tokens of one reply's context by kind, how many of them were cached (all, and of sound and of
+    pictures), and tokens and frames made.
     """
 
     input_text_tokens: int = 0
     input_audio_tokens: int = 0
     input_image_tokens: int = 0
     cached_tokens: int = 0
+    cached_audio_tokens: int = 0
+    cached_image_tokens: int = 0
     output_text_tokens: int = 0
     output_audio_tokens: int = 0
 

@@ -139,9 +139,14 @@ class TokenLog:
                 return placed.talker_start + (inside if seen else 0)
         return 0
 
-    def count(self, kinds: tuple[Kind, ...]) -> int:
-        """Tokens of these kinds."""
-        return sum(len(p.piece) for p in self._placed if p.piece.kind in kinds)
+    def count(self, kinds: tuple[Kind, ...], *, stop: int | None = None) -> int:
+        """Tokens of these kinds; `stop`: among so many first ones."""
+        end = len(self) if stop is None else stop
+        return sum(
+            min(len(placed.piece), max(0, end - placed.start))
+            for placed in self._placed
+            if placed.piece.kind in kinds
+        )
 
     def ids(self) -> list[int]:
         """All token ids."""

@@ -182,6 +182,8 @@ class ReplyMaker:
         reply.usage = replace(
             reply.usage,
             cached_tokens=cached,
+            cached_audio_tokens=context.log.count(("audio",), stop=cached),
+            cached_image_tokens=context.log.count(("image", "video"), stop=cached),
             input_text_tokens=context.log.count(("text",)),
             input_audio_tokens=context.log.count(("audio",)),
             input_image_tokens=context.log.count(("image", "video")),

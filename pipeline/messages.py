@@ -259,14 +259,14 @@ Call = (
 # ------------------------------------------------------------------------------- answers
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one reply: of its context by kind, how many of those were cached, and of its
-    output.
-    """
+    """Tokens of one reply: of its context, how many of those were cached, and of its output."""
 
     input_text_tokens: int = 0
     input_audio_tokens: int = 0
     input_image_tokens: int = 0
     cached_tokens: int = 0
+    cached_audio_tokens: int = 0
+    cached_image_tokens: int = 0
     output_text_tokens: int = 0
     output_audio_tokens: int = 0
 

@@ -16,6 +16,7 @@ from fake_engine import Script
 from wire_client import TURN, audio_bytes, wire
 
 from daemon.protocol import CLIENT_EVENTS
+from pipeline.messages import Usage
 
 FRAME_MS = 80
 FUNCTION = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
@@ -181,6 +182,38 @@ async def test_row_05_deltas_add_up() -> None:
         for each in client.of("response.done"):
             usage = each["response"]["usage"]
             assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+async def test_row_05_usage_adds_up_by_kind() -> None:
+    usage = Usage(
+        input_text_tokens=10,
+        input_audio_tokens=20,
+        input_image_tokens=30,
+        cached_tokens=45,
+        cached_audio_tokens=14,
+        cached_image_tokens=25,
+        output_text_tokens=3,
+        output_audio_tokens=4,
+    )
+    async with serving(Script(usage=usage)) as rig, wire(rig) as client:
+        told = (await client.reply())[-2]["response"]["usage"]
+        assert told == {
+            "total_tokens": 67,
+            "input_tokens": 60,
+            "output_tokens": 7,
+            "input_token_details": {
+                "text_tokens": 10,
+                "audio_tokens": 20,
+                "image_tokens": 30,
+                "cached_tokens": 45,
+                "cached_tokens_details": {
+                    "text_tokens": 6,
+                    "audio_tokens": 14,
+                    "image_tokens": 25,
+                },
+            },
+            "output_token_details": {"text_tokens": 3, "audio_tokens": 4},
+        }
 
 
 async def test_row_06_speech_is_on_the_input_clock_however_fast_it_comes() -> None:

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from daemon import logs
 from daemon.auth import Refusal
-from daemon.rates import RequestRates
+from daemon.rates import RateLeft, RequestRates
 from daemon.server import serve
 from daemon.settings import SettingsError, load
 
@@ -44,7 +44,10 @@ def test_a_bucket_refills_steadily() -> None:
         rates.take("a")
     assert (caught.value.status, caught.value.headers) == (429, {"retry-after": "30"})
     rates.take("b")
+    assert rates.left("b") == RateLeft(limit=2, remaining=1, reset_seconds=30.0)
     now[0] = 31.0
+    assert rates.left("b") == RateLeft(limit=2, remaining=2, reset_seconds=0.0)
+    assert RequestRates(0).left("b") is None
     rates.take("a")
     with pytest.raises(Refusal):
         rates.take("a")
@@ -64,6 +67,25 @@ async def test_too_many_requests_of_a_key() -> None:
             await connect(rig.ws, **headers("key-one"))  # type: ignore[arg-type]
         assert caught.value.response.status_code == 429
         assert (await rig.fetch("POST", CHAT, ASK, **KEYS[1])).status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/realtime?x-ext=1"])
+async def test_a_session_is_told_what_is_left_to_its_key(path: str) -> None:
+    async with serving(
+        server__api_keys=["key-one", "key-two"], limits__requests_per_minute=5
+    ) as rig:
+        assert (await rig.fetch("POST", CHAT, ASK, **KEYS[0])).status == 200
+        url = f"ws://127.0.0.1:{rig.port}{path}"
+        async with connect(url, **headers("key-one")) as socket:  # type: ignore[arg-type]
+            await socket.send(json.dumps({"type": "response.create"}))
+            requests, tokens = (await next_event(socket, "rate_limits.updated"))["rate_limits"]
+            assert (requests["name"], requests["limit"], requests["remaining"]) == (
+                "requests",
+                5,
+                3,
+            )
+            assert 20 < requests["reset_seconds"] <= 24
+            assert (tokens["name"], tokens["remaining"]) == ("tokens", 1_000_000)
 
 
 # ------------------------------------------------------------------ at once
@@ -191,7 +213,7 @@ async def test_a_voice_that_the_checkpoint_has_not_is_told_at_the_start(
     overrides: dict[str, str], key: str
 ) -> None:
     async with served(**overrides) as (_, task):
-        with pytest.raises(SettingsError, match=f"'{key}': Voice '.*' is not known"):
+        with pytest.raises(SettingsError, match=f"'{key}': Voice '.*' is not supported"):
             await task
 
 

@@ -86,6 +86,21 @@ def test_stages_and_usage_are_told(rig: Rig) -> None:
     assert usage.input_audio_tokens == 17
     assert usage.output_text_tokens == 8
     assert usage.output_audio_tokens == len(reply.codes) == 7
+    assert usage.cached_audio_tokens == 17
+    assert usage.cached_tokens == usage.input_text_tokens + 17 - stages.tokens_left
+
+
+def test_what_is_cached_is_told_by_kind(rig: Rig) -> None:
+    """Of sound that was not read before the reply was asked for, none is."""
+    opened(rig).engine.append_message(1, user(QUESTION, Image(rgb=picture(1))))
+    rig.drain()
+    rig.engine.append_message(1, user(Audio(pcm=noise(1.3))))
+    reply = rig.ask(1, 1)
+    assert reply.end is not None
+    usage = reply.end.usage
+    assert (usage.input_audio_tokens, usage.cached_audio_tokens) == (17, 0)
+    assert usage.cached_image_tokens == usage.input_image_tokens > 0
+    assert 0 < usage.cached_tokens - usage.cached_image_tokens < usage.input_text_tokens
 
 
 def test_a_text_reply_has_no_voice(rig: Rig) -> None:

@@ -56,6 +56,7 @@ class Script:
     status: str = "completed"
     error: str | None = None
     refusal: Refusal | None = None
+    usage: Usage | None = None
 
 
 @dataclass
@@ -198,7 +199,8 @@ class FakeResponse:
         return ResponseEnded(
             response=self.number,
             status=status,
-            usage=Usage(
+            usage=self.script.usage
+            or Usage(
                 input_text_tokens=7,
                 output_text_tokens=len(self.script.words),
                 output_audio_tokens=4 if self.is_speculative else 0,
