@@ -73,7 +73,7 @@ class Voices:
                     return voice
         known = ", ".join([*self.available, DEFAULT_VOICE])
         raise ProtocolError(
-            f"Voice '{name[:80]}' is not known. There are: {known}.",
+            f"Voice '{name[:80]}' is not supported. There are: {known}.",
             param=param,
         )
 

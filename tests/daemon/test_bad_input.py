@@ -161,13 +161,18 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "session.audio.input.format.rate",
     ),
     (
+        audio(input={"format": {"type": "audio/pcm", "rate": 11025}}),
+        "integer_below_min_value",
+        "session.audio.input.format.rate",
+    ),
+    (
         audio(input={"format": {"type": "audio/pcm", "rate": 96000}}),
         "integer_above_max_value",
         "session.audio.input.format.rate",
     ),
     (
         audio(output={"format": {"type": "audio/pcm", "rate": 22050}}),
-        "invalid_value",
+        "integer_below_min_value",
         "session.audio.output.format.rate",
     ),
     (

@@ -110,6 +110,7 @@ async def test_sampling_reaches_the_engine_and_is_shown() -> None:
 @pytest.mark.parametrize(
     ("session", "code", "param"),
     [
+        ({"voice": "x"}, "invalid_value", "session.audio.output.voice"),
         ({"temperature": "x"}, "invalid_value", "session.x_sampling.temperature"),
         ({"temperature": 3}, "decimal_above_max_value", "session.x_sampling.temperature"),
         ({"top_k": "x"}, "invalid_value", "session.top_k"),
@@ -132,6 +133,7 @@ async def test_values_out_of_the_services_range_are_refused(
         await socket.send(json.dumps({"type": "session.update", "session": session}))
         error = (await until(socket, "error"))["error"]
         assert (error["code"], error["param"]) == (code, param)
+        assert "voice" not in session or error["message"].startswith("Voice 'x' is not supported.")
 
 
 def test_values_move_to_where_the_protocol_has_them() -> None:
