@@ -146,6 +146,7 @@ class WebRtcSettings:
     max_microphone_ms: int
     connect_timeout_s: float
     vanish_timeout_s: float
+    channel_grace_s: float
     camera_fps: float
     max_frame_side: int
     frame_side: int

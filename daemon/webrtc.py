@@ -145,6 +145,7 @@ class Call:
         self._channel: RTCDataChannel | None = None
         self._channel_open = asyncio.Event()
         self._channel_low = asyncio.Event()
+        self._channel_lost_s: float | None = None  # since when there is none any more
         self._is_over: asyncio.Future[SessionEnded] = asyncio.get_running_loop().create_future()
         self._microphone: Microphone | None = None
         self._camera: Camera | None = None
@@ -235,8 +236,17 @@ class Call:
         channel.bufferedAmountLowThreshold = MAX_BUFFERED_BYTES // 2
         channel.on("message", self._on_message)
         channel.on("bufferedamountlow", self._channel_low.set)
-        channel.on("close", lambda: self._end(NORMAL, "The client closed the data channel."))
+        channel.on("close", lambda: self._lose_channel(channel))
+        self._channel_lost_s = None
         self._channel_open.set()
+
+    def _lose_channel(self, channel: RTCDataChannel) -> None:
+        """The talk goes on for a while, and events wait: the client may open another one."""
+        if channel is self._channel:
+            self._channel = None
+            self._channel_open.clear()
+            self._channel_low.set()
+            self._channel_lost_s = asyncio.get_running_loop().time()
 
     def _on_message(self, message: str | bytes) -> None:
         if not self._inbox.try_put(message):
@@ -307,16 +317,23 @@ class Call:
             await session.handle(message)
 
     async def _write(self) -> None:
-        await self._channel_open.wait()
-        channel = self._channel
-        assert channel is not None
         while (message := await self._outbox.get()) is not None:
-            while channel.bufferedAmount > MAX_BUFFERED_BYTES:
+            (await self._writable_channel()).send(message)
+
+    async def _writable_channel(self) -> RTCDataChannel:
+        """The open channel, once it has room."""
+        while True:
+            await self._channel_open.wait()
+            channel = self._channel
+            if channel is None:
+                continue  # opened and closed at once
+            if channel.readyState != "open":
+                self._lose_channel(channel)
+            elif channel.bufferedAmount <= MAX_BUFFERED_BYTES:
+                return channel
+            else:
                 self._channel_low.clear()
                 await self._channel_low.wait()
-            if channel.readyState != "open":
-                raise SessionEnded(NORMAL, "The client closed the data channel.")
-            channel.send(message)
 
     async def _until_over(self) -> None:
         raise await self._is_over
@@ -330,6 +347,9 @@ class Call:
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise SessionEnded(NORMAL, "The client did not connect.")
                 continue
+            lost_s, now_s = self._channel_lost_s, asyncio.get_running_loop().time()
+            if lost_s is not None and now_s - lost_s > self._settings.channel_grace_s:
+                raise SessionEnded(NORMAL, "The client closed the data channel.")
             silence_s = ice.silence_s(self._peer)
             if silence_s is not None and silence_s > self._settings.vanish_timeout_s:
                 raise SessionEnded(NORMAL, "The client vanished.")
