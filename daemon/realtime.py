@@ -122,6 +122,11 @@ class RealtimeSession:
         self._send(ev.SessionCreated(session=view, x_resume_token=resume_token))
         self.remote_tools.ask()
 
+    @property
+    def num_joined(self) -> int:
+        """Channels beside the client's own."""
+        return len(self._listeners) - 1
+
     @contextlib.contextmanager
     def joined(self, listener: Send) -> Iterator[None]:
         """Let another channel take part: it hears what the client hears, from `session.created`

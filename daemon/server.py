@@ -201,7 +201,7 @@ class Server(uvicorn.Server):
     `sessions` end before it closes their connections, so that their clients can be told.
     """
 
-    def __init__(self, config: uvicorn.Config, sessions: Sessions | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, sessions: Sessions) -> None:
         super().__init__(config)
         self._sessions = sessions
         self.listening = asyncio.Event()
@@ -213,8 +213,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
-        if self._sessions is not None:
-            await self._sessions.aclose()
+        await self._sessions.aclose()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from daemon.auth import ApiKeys, Refusal, send_refusal
 from daemon.outbox import NUM_ANSWERS, ByteQueue
+from daemon.places import RETRY_AFTER_S
 from daemon.protocol import ProtocolError, ServerEvent, SessionPatch
 from daemon.realtime import RealtimeSession
 from daemon.resume import KeptSession, KeptSessions, is_dropped, resumed_event
@@ -31,6 +32,7 @@ from daemon.sessions import (
 
 SUBPROTOCOL = "realtime"
 FLUSH_S = 1.0
+MAX_SIDEBANDS = 8  # of a call; each hears all of it, and takes memory and time for that
 
 
 async def serve(
@@ -53,7 +55,12 @@ async def _serve(
     offered = websocket.scope["subprotocols"]
     accepted = SUBPROTOCOL if SUBPROTOCOL in offered else None
     if (call_id := query.get("call_id")) is not None:
-        session, is_over = sessions.find_call(call_id, keys.check(headers, offered).owner)
+        owner = keys.check(headers, offered).owner
+        session, is_over = sessions.find_call(call_id, owner)
+        sessions.rates.take(owner)
+        if session.num_joined >= MAX_SIDEBANDS:
+            message = f"At most {MAX_SIDEBANDS} further channels to one call at once."
+            raise Refusal(429, message, "too_many_channels", retry_after_s=RETRY_AFTER_S)
         await websocket.accept(subprotocol=accepted)
         with sessions.attending():
             await _Sideband(websocket, sessions).run(session, is_over)

@@ -76,3 +76,30 @@ async def test_ends_with_the_call() -> None:
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1000
         await until(lambda: rig.num_live == 0)
+
+
+async def test_there_are_not_too_many_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.websocket.MAX_SIDEBANDS", 2)
+    async with serving() as rig, calling(rig) as client:
+        where = address(rig, client.location)
+        async with websockets.connect(where) as first, websockets.connect(where) as second:
+            for socket in (first, second):
+                await next_of(socket, "session.created")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await websockets.connect(where)
+            assert refused.value.response.status_code == 429
+            assert "retry-after" in refused.value.response.headers
+        (live,) = rig.app.state.sessions._live.values()
+        await until(lambda: live.session.num_joined == 0)
+        async with websockets.connect(where) as again:
+            await next_of(again, "session.created")
+
+
+async def test_they_count_for_the_requests_of_their_key() -> None:
+    async with serving(limits__requests_per_minute=2) as rig, calling(rig) as client:
+        where = address(rig, client.location)
+        async with websockets.connect(where) as first:
+            await next_of(first, "session.created")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await websockets.connect(where)
+            assert refused.value.response.status_code == 429
