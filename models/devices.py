@@ -93,7 +93,8 @@ def cpu_memory() -> tuple[int, int]:
     used = _first_number("memory.current", "memory/memory.usage_in_bytes")
     if limit is None or limit >= total:
         return total, available
-    return limit, min(available, max(0, limit - (used or 0)))
+    held = (used or 0) - _reclaimable()
+    return limit, min(available, max(0, limit - held))
 
 
 def check_fits(device: torch.device, need_bytes: int, what: str) -> None:
@@ -129,6 +130,20 @@ def _machine_memory() -> tuple[int, int]:
         raise ResourceError(
             f"can not read this machine's memory from /proc/meminfo: {error}"
         ) from error
+
+
+def _reclaimable() -> int:
+    """Bytes of files that the control group has in memory and gives up when it needs the room, such
+    as those of a checkpoint that was just copied; `memory.current` counts them as used.
+    """
+    for name in ("memory.stat", "memory/memory.stat"):
+        try:
+            lines = (_CGROUP / name).read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        fields = dict(line.split() for line in lines)
+        return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
+    return 0
 
 
 def _first_number(*names: str) -> int | None:

@@ -69,6 +69,8 @@ def test_control_group_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (tmp_path / "memory.max").write_text("500\n")
     (tmp_path / "memory.current").write_text("100\n")
     assert cpu_memory() == (500, 400)
+    (tmp_path / "memory.stat").write_text("anon 30\ninactive_file 60\nactive_file 10\n")
+    assert cpu_memory() == (500, 460)
     (tmp_path / "memory.max").unlink()
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712")
