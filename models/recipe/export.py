@@ -22,6 +22,7 @@ from models.recipe.learner import work_vocabulary
 from models.recipe.run import load_average
 from models.recipe.sheets import CAMERA_LIMITS
 from models.recipe.sizes import embedded_config
+from models.recipe.thinker_stage import trained_learner
 from models.recipe.tokenizer import Vocabulary, write_tokenizer
 from models.tiny_config import PREPROCESSOR
 from models.weights import save_model
@@ -60,13 +61,14 @@ def export(work: Path, folder: Path) -> int:
 
 
 def trained_model(work: Path, raw: Mapping[str, Any]) -> Qwen3Omni:
-    """The whole model with the averaged weights of its three parts.
+    """The whole model with the averaged weights of all stages.
 
     Raises:
         CheckpointError: one was not trained yet.
     """
     model = Qwen3Omni(parse_config(raw))
-    parts = {"thinker": model.thinker, "talker": model.talker, "vocoder": model.code2wav}
+    model.thinker.load_state_dict(trained_learner(work).thinker.state_dict())
+    parts = {"talker": model.talker, "vocoder": model.code2wav}
     for name, module in parts.items():
         path = work / f"{name}.pt"
         if not path.exists():

@@ -1,9 +1,8 @@
 """Training of the thinker: from what is heard and seen to the reply's text.
 
-The decoder alone first learns from imagined rows (`models.recipe.imagined`); then all learn
-together from sounds and pictures. A batch of sheets goes through as few padded sequences; the loss
-is that of the reply's tokens, and what the encoders write goes on being held to what they have
-learnt.
+The decoder first learns from imagined rows (`models.recipe.imagined`), then also from those that
+the encoders make of sounds and pictures, which stay as they have learnt to be. A batch goes
+through as few padded sequences; the loss is that of the reply's tokens.
 """
 
 from __future__ import annotations
@@ -18,18 +17,16 @@ from torch.nn import functional as F
 
 from models.decoder import Deepstack
 from models.recipe.batches import BatchOutput, let_norms_learn, run_batch
-from models.recipe.hearing import WINDOW_FRAMES, ears_of, hear_batch, words_loss
-from models.recipe.imagined import grid_rows, imagined_rows
+from models.recipe.hearing import WINDOW_FRAMES, hear_batch
+from models.recipe.imagined import imagined_rows
 from models.recipe.learner import Learner
 from models.recipe.run import Pace, Run
 from models.recipe.sheets import Sheet
-from models.recipe.sight import marks_of, things_loss
 
 LANGUAGE_PACE = Pace(peak_rate=1.5e-3, warmup_steps=200, rate_halves_after=3000, averaging=0.997)
-PACE = Pace(peak_rate=5e-4, warmup_steps=200, rate_halves_after=3000, averaging=0.997)
-WORDS_WEIGHT = 0.05
-THINGS_WEIGHT = 0.3
-MAX_PADDED_TOKENS = 3000
+PACE = Pace(peak_rate=8e-4, warmup_steps=60, rate_halves_after=1500, averaging=0.995)
+MAX_PADDED_TOKENS = 4000
+MIN_SHARED = 24  # tokens that sheets must begin with in common to be computed together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +35,11 @@ class Rows:
 
     Attributes:
         sounds: [a, H]. sights: [v, H]. deepstack: [levels, v, H], or None.
-        loss: of the encoders' own.
     """
 
     sounds: Tensor
     sights: Tensor
     deepstack: Tensor | None = None
-    loss: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +61,18 @@ def take_step(
     """One step on some sheets; `encode` makes the media rows of a part of them."""
     run.begin_step()
     num_tokens = sum(len(ids) for sheet in sheets for _, ids in sheet.replies)
-    text = encoders = 0.0
+    text = 0.0
     num_right = num_replies = 0
     for part in _parts(sheets):
         with torch.autocast("cpu", torch.bfloat16):
             rows = encode(part)
             outcome = study(learner, part, rows)
-        loss = outcome.text / num_tokens
-        if rows.loss is not None:
-            share = len(part) / len(sheets)
-            loss = loss + share * rows.loss
-            encoders += share * rows.loss.item()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (outcome.text / num_tokens).backward()  # type: ignore[no-untyped-call]
         text += outcome.text.item() / num_tokens
         num_right += outcome.num_right
         num_replies += outcome.num_replies
     run.end_step()
-    return {"text": text, "encoders": encoders, "right": num_right / num_replies}
+    return {"text": text, "right": num_right / num_replies}
 
 
 def imagine(learner: Learner, chance: random.Random) -> Callable[[Sequence[Sheet]], Rows]:
@@ -96,29 +86,23 @@ def imagine(learner: Learner, chance: random.Random) -> Callable[[Sequence[Sheet
 
 
 def perceive(learner: Learner, chance: random.Random) -> Callable[[Sequence[Sheet]], Rows]:
-    """Rows that the encoders make, and how well."""
-    ears = ears_of(learner)
+    """Rows that the encoders make."""
+    encoder = learner.thinker.audio_tower
 
+    @torch.no_grad()
     def rows(sheets: Sequence[Sheet]) -> Rows:
-        losses = []
         sounds = [sound for sheet in sheets for sound in sheet.sounds]
         heard = learner.table.new_zeros(0, learner.table.shape[1])
         if sounds:
             windows = [chance.choice(WINDOW_FRAMES) if s.has_camera else 800 for s in sounds]
-            tokens, _ = hear_batch(ears.encoder, [sound.mel for sound in sounds], windows)
+            tokens, _ = hear_batch(encoder, [sound.mel for sound in sounds], windows)
             heard = torch.cat(tokens)
-            loss, _ = words_loss(ears, tokens, [sound.words for sound in sounds])
-            losses.append(WORDS_WEIGHT * loss)
         grids = [grid for sheet in sheets for grid in sheet.grids]
         seen, deepstack = heard[:0], None
         if grids:
             patches = torch.cat([grid.patches.float() for grid in grids])
             seen, deepstack = learner.thinker.visual(patches, grids[0].size, num_grids=len(grids))
-            wanted = torch.cat([grid_rows(learner, grid) for grid in grids])
-            loss, _ = things_loss(learner, seen.float(), wanted, marks_of(grids))
-            losses.append(THINGS_WEIGHT * loss)
-        total = torch.stack(losses).sum() if losses else None
-        return Rows(sounds=heard, sights=seen, deepstack=deepstack, loss=total)
+        return Rows(sounds=heard, sights=seen, deepstack=deepstack)
 
     return rows
 
@@ -148,7 +132,10 @@ def study(learner: Learner, sheets: Sequence[Sheet], rows: Rows) -> Outcome:
 def read_sheets(
     learner: Learner, sheets: Sequence[Sheet], rows: Rows, *, capture_layer: int | None = None
 ) -> tuple[BatchOutput, int]:
-    """Hidden states of all tokens [B, n, H], and n, the length of the longest sheet."""
+    """Hidden states of all tokens [B, n, H], and n, the length of the longest sheet.
+
+    What all of them begin with is computed once.
+    """
     thinker = learner.thinker
     let_norms_learn(thinker.model)
     length = max(len(sheet.ids) for sheet in sheets)
@@ -171,6 +158,7 @@ def read_sheets(
         thinker.model,
         embeds.view(len(sheets), length, -1),
         positions,
+        num_shared=num_shared(sheets),
         deepstack=deepstack,
         capture_layer=capture_layer,
     )
@@ -182,12 +170,44 @@ def decoder_of(learner: Learner) -> nn.Module:
     return nn.ModuleDict({"model": learner.thinker.model, "lm_head": learner.thinker.lm_head})
 
 
+def num_shared(sheets: Sequence[Sheet]) -> int:
+    """Tokens of text that several sheets begin with in common: as a rule, the system's."""
+    if len(sheets) < 2:
+        return 0
+    length = min(_begins_with_text(sheet) for sheet in sheets)
+    ids = torch.stack([sheet.ids[:length] for sheet in sheets])
+    differs = (ids != ids[0]).any(dim=0).nonzero()[:, 0]
+    return int(differs[0]) if len(differs) else length
+
+
+def _begins_with_text(sheet: Sheet) -> int:
+    """Tokens before the first of a sound, a picture or a reply."""
+    places = [int(at[0]) for at in (sheet.sound_at, sheet.sight_at) if len(at)]
+    return min([*places, *(start - 1 for start, _ in sheet.replies), len(sheet.ids)])
+
+
 def _parts(sheets: Sequence[Sheet]) -> list[list[Sheet]]:
-    """Sheets of about one length together, so that little is filled up."""
+    """Sheets that begin alike and are of about one length together: little is computed twice, and
+    little is filled up.
+    """
     parts: list[list[Sheet]] = []
-    for sheet in sorted(sheets, key=lambda sheet: len(sheet.ids)):
-        if parts and len(sheet.ids) * (len(parts[-1]) + 1) <= MAX_PADDED_TOKENS:
-            parts[-1].append(sheet)
-        else:
-            parts.append([sheet])
-    return parts
+    for alike in _groups(sheets):
+        shared = num_shared(alike)
+        part: list[Sheet] = []
+        for sheet in sorted(alike, key=lambda sheet: len(sheet.ids)):
+            if (len(sheet.ids) - shared) * (len(part) + 1) > MAX_PADDED_TOKENS:
+                parts.append(part)
+                part = []
+            part.append(sheet)
+        parts.append(part)
+    return [part for part in parts if part]
+
+
+def _groups(sheets: Sequence[Sheet]) -> list[list[Sheet]]:
+    """Sheets of the same beginning; those that have a common one with nobody."""
+    groups: dict[bytes, list[Sheet]] = {}
+    for sheet in sheets:
+        beginning = sheet.ids[:MIN_SHARED].numpy().tobytes()
+        groups.setdefault(beginning, []).append(sheet)
+    alone = [group[0] for group in groups.values() if len(group) == 1]
+    return [*(group for group in groups.values() if len(group) > 1), alone]

@@ -1,10 +1,12 @@
-"""The stages that train the thinker over a work folder: the decoder alone, then all together."""
+"""The stages that train the decoder over a work folder: from imagined rows, then from real ones."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from pathlib import Path
+
+from torch import nn
 
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
@@ -24,12 +26,10 @@ from models.recipe.thinker import (
 
 NUM_LESSONS = 12_000  # with sound there are so many different ones; then the next epoch begins
 IMAGINED_PER_STEP = 24
-SHORT_STEPS = (
-    2000  # of the decoder alone: so many with short lessons only, of which a step has more
-)
+SHORT_STEPS = 1700  # of the decoder alone: so many with short lessons only, without tools
 SHORT_TOKENS = 210
-LESSONS_PER_STEP = 10
-MAX_TOKENS = 480  # longer lessons are left out: they cost as much as many short ones
+LESSONS_PER_STEP = 14
+MAX_TOKENS = 560  # longer lessons are left out: they cost as much as many short ones
 
 
 def train_language(work: Path, seed: int, minutes: float) -> None:
@@ -44,68 +44,71 @@ def train_language(work: Path, seed: int, minutes: float) -> None:
     def make(step: int) -> list[Sheet]:
         first = step * IMAGINED_PER_STEP
         longest = SHORT_TOKENS if step < SHORT_STEPS else MAX_TOKENS
-        made = (lay_out(learner, lesson(room, first + k, 0)) for k in range(IMAGINED_PER_STEP))
+        made = (
+            lay_out(learner, lesson(room, first + k, 0, system=f"system {step}"))
+            for k in range(IMAGINED_PER_STEP)
+        )
         return [sheet for sheet in made if len(sheet.ids) <= longest]
 
-    _keep_on(run, learner, make, path, minutes, is_imagined=True)
+    _keep_on(run, learner, make, path, minutes, is_imagined=lambda step: True)
 
 
 def train_thinker(work: Path, seed: int, minutes: float) -> None:
-    """Go on with encoders and decoder together, from where each came alone.
+    """Go on with the decoder behind the encoders, from where it came alone.
+
+    Every other step is one of imagined rows: they are cheap, and what was learnt there is kept.
 
     Raises:
-        CheckpointError: one of them is not there yet.
+        CheckpointError: a stage before it has not run.
     """
     learner = new_learner(work_vocabulary(work), seed)
+    _put_encoders(work, learner)
+    _put_average(work, "language", decoder_of(learner))
+    run = Run.new(decoder_of(learner), PACE, seed)
     path = work / "thinker.pt"
-    if not path.exists():
-        put_together(work, learner)
-    learner.thinker.model.embed_tokens.weight.requires_grad_(False)
-    run = Run.new(learner.thinker, PACE, seed)
     if path.exists():
         run.load(path)
-    room = training_room(work / "voices")
+    imagined, real = training_room(None), training_room(work / "voices")
 
     def make(step: int) -> list[Sheet]:
-        first = step * LESSONS_PER_STEP
+        is_real = step % 2 == 0
+        count = LESSONS_PER_STEP if is_real else IMAGINED_PER_STEP
         made = []
-        for index in range(first, first + LESSONS_PER_STEP):
+        for index in range(step * count, (step + 1) * count):
             epoch, place = divmod(index, NUM_LESSONS)
-            order = list(range(NUM_LESSONS))
-            random.Random(f"{seed} {epoch}").shuffle(order)
-            made.append(lay_out(learner, lesson(room, order[place], epoch)))
-        return [sheet for sheet in made if len(sheet.ids) <= MAX_TOKENS]
+            seed_of_lesson = place if is_real else NUM_LESSONS + index
+            room = real if is_real else imagined
+            made.append(lesson(room, seed_of_lesson, epoch, system=f"system {step}"))
+        sheets = [lay_out(learner, one) for one in made]
+        return [sheet for sheet in sheets if len(sheet.ids) <= MAX_TOKENS]
 
-    _keep_on(run, learner, make, path, minutes, is_imagined=False)
-
-
-def put_together(work: Path, learner: Learner) -> None:
-    """Give a learner the averaged weights of the stages hearing, sight and language."""
-    parts = {
-        "hearing": learner.thinker.audio_tower,
-        "sight": learner.thinker.visual,
-        "language": decoder_of(learner),
-    }
-    for name, module in parts.items():
-        if not (work / f"{name}.pt").exists():
-            raise CheckpointError(f"{work} holds no {name}.pt; the stage {name} makes it")
-        prefix = "encoder." if name == "hearing" else ""
-        load_average(work / f"{name}.pt", module, prefix=prefix)
+    _keep_on(run, learner, make, path, minutes, is_imagined=lambda step: step % 2 == 1)
 
 
 def trained_learner(work: Path) -> Learner:
-    """The averaged weights of thinker.pt, without gradients.
+    """The averaged weights of encoders and decoder, without gradients.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: a stage has not run.
     """
-    if not (work / "thinker.pt").exists():
-        raise CheckpointError(f"{work} holds no thinker.pt; the stage thinker makes it")
     learner = new_learner(work_vocabulary(work), 0)
-    load_average(work / "thinker.pt", learner.thinker)
+    _put_encoders(work, learner)
+    _put_average(work, "thinker", decoder_of(learner))
     build_constants(learner.thinker)
     learner.thinker.requires_grad_(False)
     return learner
+
+
+def _put_encoders(work: Path, learner: Learner) -> None:
+    _put_average(work, "hearing", learner.thinker.audio_tower, prefix="encoder.")
+    _put_average(work, "sight", learner.thinker.visual)
+
+
+def _put_average(work: Path, stage: str, module: nn.Module, *, prefix: str = "") -> None:
+    path = work / f"{stage}.pt"
+    if not path.exists():
+        raise CheckpointError(f"{work} holds no {stage}.pt; the stage {stage} makes it")
+    load_average(path, module, prefix=prefix)
 
 
 def _keep_on(
@@ -115,13 +118,13 @@ def _keep_on(
     path: Path,
     minutes: float,
     *,
-    is_imagined: bool,
+    is_imagined: Callable[[int], bool],
 ) -> None:
     batches: Prefetched[list[Sheet]] = Prefetched(make, run.step)
 
     def step() -> dict[str, float]:
         chance = random.Random(f"rows {run.seed} {run.step}")
-        encode = (imagine if is_imagined else perceive)(learner, chance)
+        encode = (imagine if is_imagined(run.step) else perceive)(learner, chance)
         return take_step(run, learner, next(batches), encode)
 
     try:

@@ -15,11 +15,13 @@ from models.errors import CheckpointError
 from models.qwen3_omni.images import read_pixel_limits
 from models.qwen3_omni.vocoder import Code2Wav
 from models.recipe.export import MAX_BYTES, export
+from models.recipe.hearing import Pupil
 from models.recipe.learner import new_learner, work_vocabulary
 from models.recipe.run import Run
 from models.recipe.sheets import CAMERA_LIMITS
 from models.recipe.stages import vocoder_config
 from models.recipe.talker import PACE, new_talker
+from models.recipe.thinker import decoder_of
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in vocoder.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     modules = {
-        "thinker": learner.thinker,
+        "hearing": Pupil(learner.thinker.audio_tower, num_phonemes=1),
+        "sight": learner.thinker.visual,
+        "thinker": decoder_of(learner),
         "talker": new_talker(learner.config, 0),
         "vocoder": vocoder,
     }
@@ -62,10 +66,13 @@ def test_weights_are_those_that_were_averaged(work: Path, tmp_path: Path) -> Non
     written = load_file(file)["thinker.model.embed_tokens.weight"]
     average = torch.load(work / "thinker.pt", weights_only=True)["average"]
     assert torch.equal(written, average["model.embed_tokens.weight"].half())
+    heard = load_file(file)["thinker.audio_tower.proj2.weight"]
+    average = torch.load(work / "hearing.pt", weights_only=True)["average"]
+    assert torch.equal(heard, average["encoder.proj2.weight"].half())
 
 
 def test_a_part_that_is_missing_is_named(work: Path, tmp_path: Path) -> None:
-    for name in ("thinker.pt", "vocoder.pt", "vocabulary.json"):
+    for name in ("hearing.pt", "sight.pt", "thinker.pt", "vocoder.pt", "vocabulary.json"):
         (tmp_path / name).symlink_to(work / name)
     with pytest.raises(CheckpointError, match="talker"):
         export(tmp_path, tmp_path / "out")
