@@ -19,6 +19,7 @@ from models.qwen3_omni.thinker import Thinker
 from models.qwen3_omni.vision_encoder import PatchMerger
 from models.recipe.batches import build_constants
 from models.recipe.dialogues import TOOLS, all_texts
+from models.recipe.first_sight import look_nearby
 from models.recipe.sizes import embedded_config
 from models.recipe.template import TEMPLATE
 from models.recipe.tokenizer import Vocabulary, learn_vocabulary, write_tokenizer
@@ -97,6 +98,7 @@ def build_learner(raw: Mapping[str, Any], vocabulary: Vocabulary, *, seed: int) 
     with torch.no_grad():  # to say again what was heard is then one linear map for all words
         thinker.lm_head.weight.copy_(thinker.model.embed_tokens.weight * HEAD_SCALE)
     build_constants(thinker)
+    look_nearby(thinker.visual)
     return Learner(thinker=thinker, config=config, chat=chat, vocabulary=vocabulary)
 
 

@@ -26,6 +26,7 @@ Place = Literal["left", "right", "middle"]
 
 WIDTH, HEIGHT = 320, 240
 SUPERSAMPLING = 2
+CLOSE_SHARE = 0.25
 # Centre of each named colour, and how far a sample of it may stray (hue in degrees; 0..1, 0..1).
 _COLOURS: Mapping[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "red": ((357, 0.88, 0.80), (7, 0.10, 0.15)),
@@ -118,7 +119,13 @@ def moved(thing: Thing, place: Place) -> Thing:
 
 # ------------------------------------------------------------------------------------ where
 def _layout(chance: random.Random, scene: Scene) -> list[tuple[float, float, float]]:
-    """Centre and radius of each thing, without overlap, left things left of right things."""
+    """Centre and radius of each thing, without overlap, left things left of right things.
+
+    A square alone may be so near that it fills the picture.
+    """
+    alone = [(thing.shape, thing.place) for thing in scene.things]
+    if alone == [("square", "middle")] and chance.random() < CLOSE_SHARE:
+        return [(WIDTH / 2, HEIGHT / 2, chance.uniform(70.0, 230.0))]
     by_place: dict[Place, list[int]] = {"left": [], "middle": [], "right": []}
     for index, thing in enumerate(scene.things):
         by_place[thing.place].append(index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,9 +27,10 @@ from models.recipe.run import Pace, Run
 from models.recipe.seeing import seeing
 from models.recipe.sheets import CAMERA_LIMITS, Grid
 
-PACE = Pace(peak_rate=1e-3, warmup_steps=200, rate_halves_after=4000, averaging=0.998)
+PACE = Pace(peak_rate=1e-3, warmup_steps=100, rate_halves_after=4000, averaging=0.998)
 GRIDS_PER_STEP = 32
 NAMES = (*phrases.SHAPES, *(str(digit) for digit in range(10)))
+CROWD_SHARE = 0.7
 LIKENESS_WEIGHT = 0.02
 BLANK_SCORE = 8.0  # half of what the placeholder's own embedding scores
 
@@ -44,8 +45,10 @@ class Marks:
 
 
 def random_grid(chance: random.Random) -> Grid:
-    """A camera's grid with a scene as conversations ask about."""
+    """A camera's grid: a scene as conversations ask about, or a crowd, which teaches more."""
     scenes = seeing(chance, "train").scenes
+    if chance.random() < CROWD_SHARE:
+        scenes = (Scene(things=tuple(_any_thing(chance) for _ in range(chance.randint(4, 9)))),)
     camera = new_camera(chance, scenes)
     view = View(from_s=0.0, scene=chance.choice(scenes) if scenes else Scene(), camera=camera)
     moment = chance.randrange(8)
@@ -54,6 +57,17 @@ def random_grid(chance: random.Random) -> Grid:
         frames = (frames[0], frames[0])
     patches, size = patchify(frames, limits=CAMERA_LIMITS)
     return Grid(patches=torch.from_numpy(patches).half(), size=size, view=view)
+
+
+def _any_thing(chance: random.Random) -> Thing:
+    names = phrases.SHAPES if chance.random() < 0.5 else NAMES
+    return Thing(shape=chance.choice(names), colour=chance.choice(phrases.COLOURS))
+
+
+def relit(grid: Grid, chance: random.Random) -> Grid:
+    """The same picture in another light."""
+    gain, offset = chance.uniform(0.9, 1.1), chance.uniform(-0.06, 0.06)
+    return replace(grid, patches=grid.patches * gain + offset)
 
 
 def take_step(run: Run, learner: Learner, grids: Sequence[Grid]) -> dict[str, float]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from pathlib import Path
 
 from models.recipe.learner import new_learner, work_vocabulary
 from models.recipe.prefetch import Prefetched
 from models.recipe.run import Run, keep_on
 from models.recipe.sheets import Grid
-from models.recipe.sight import GRIDS_PER_STEP, PACE, random_grid, take_step
+from models.recipe.sight import GRIDS_PER_STEP, PACE, random_grid, relit, take_step
+
+NEW_PER_STEP = 12  # the others were seen before: to draw one takes as long as to learn from it
+NUM_KEPT = 1500
 
 
 def train_sight(work: Path, seed: int, minutes: float) -> None:
@@ -20,9 +24,17 @@ def train_sight(work: Path, seed: int, minutes: float) -> None:
     if path.exists():
         run.load(path)
 
+    @lru_cache(maxsize=NUM_KEPT + NEW_PER_STEP)
+    def grid(index: int) -> Grid:
+        return random_grid(random.Random(f"sight {seed} {index}"))
+
     def make(step: int) -> list[Grid]:
-        chance = random.Random(f"sight {seed} {step}")
-        return [random_grid(chance) for _ in range(GRIDS_PER_STEP)]
+        chance = random.Random(f"sight {seed} step {step}")
+        first = step * NEW_PER_STEP
+        made = [grid(first + k) for k in range(NEW_PER_STEP)]
+        before = range(max(0, first - NUM_KEPT), first + NEW_PER_STEP)
+        again = GRIDS_PER_STEP - NEW_PER_STEP
+        return made + [relit(grid(index), chance) for index in chance.choices(before, k=again)]
 
     batches = Prefetched(make, run.step)
     try:
