@@ -28,7 +28,7 @@ def features(raw: Tensor) -> Tensor:
 
 def disturbed_features(raw: Tensor, chance: random.Random) -> Tensor:
     """The same of a clip as it may sound somewhere else, said by somebody else."""
-    power = 10 ** _bent(raw.float(), chance)
+    power = 10 ** _smoothed(_bent(raw.float(), chance), chance)
     if chance.random() < 0.6:
         power = power * _tilt(power.shape[0], chance)
     if chance.random() < 0.3:
@@ -44,7 +44,7 @@ def _bent(raw: Tensor, chance: random.Random) -> Tensor:
     """Another length of the vocal tract, another speed."""
     bins, frames = raw.shape
     if chance.random() < 0.6:
-        factor = chance.uniform(0.86, 1.16)
+        factor = chance.uniform(0.84, 1.2)
         source = (torch.arange(bins) * factor).clamp(max=bins - 1)
         low = source.floor().long()
         share = (source - low)[:, None]
@@ -53,6 +53,16 @@ def _bent(raw: Tensor, chance: random.Random) -> Tensor:
         length = max(1, round(frames * chance.uniform(0.82, 1.2)))
         raw = F.interpolate(raw[None], size=length, mode="linear")[0]
     return raw
+
+
+def _smoothed(raw: Tensor, chance: random.Random) -> Tensor:
+    """Without the harmonics of the voice, as other synthesizers' voices have others."""
+    if chance.random() > 0.35:
+        return raw
+    reach = chance.randint(1, 3)
+    kernel = torch.hann_window(2 * reach + 3)[1:-1]
+    padded = F.pad(raw.t()[:, None], (reach, reach), mode="replicate")  # [frames, 1, bins]
+    return F.conv1d(padded, (kernel / kernel.sum())[None, None])[:, 0].t()
 
 
 def _tilt(bins: int, chance: random.Random) -> Tensor:
