@@ -23,6 +23,7 @@ from models.recipe.tokenizer import MIN_COUNT
 
 Sound = Literal["speech", "foreign", "noise"]
 RECALL_OFTEN = 6
+TOOLS_OFTEN = 4
 TOOLS: tuple[Mapping[str, Any], ...] = tuple(
     {
         "type": "function",
@@ -103,7 +104,7 @@ Exchange = list[Turn]
 def conversation(seed: int, split: Split) -> Conversation:
     """The conversation of this seed, one to four exchanges."""
     chance = random.Random(f"{split} {seed}")
-    past = Past(has_tools=chance.random() < 0.35)
+    past = Past(has_tools=chance.random() < 0.28)
     turns: list[Turn] = []
     skills: list[str] = []
     for _ in range(chance.choice((1, 1, 1, 1, 2, 2, 2, 3, 4))):
@@ -128,6 +129,8 @@ def _choose_skill(chance: random.Random, past: Past) -> str:
     weights = dict(_WEIGHTS)
     if past.told:  # ask while there is something to remember
         weights["recall"] *= RECALL_OFTEN
+    if past.has_tools:  # their description is long: use them while they are there
+        weights["tools"] *= TOOLS_OFTEN
     return chance.choices(names, [weights[name] for name in names])[0]
 
 
@@ -297,12 +300,12 @@ SKILLS: Mapping[str, Callable[[random.Random, Past, Split], Exchange]] = {
     "tools": _use_tool,
 }
 _WEIGHTS: Mapping[str, float] = {
-    "small_talk": 20,
+    "small_talk": 16,
     "tell": 12,
     "recall": 8,
-    "count": 5,
-    "sum": 10,
-    "repeat": 10,
+    "count": 6,
+    "sum": 18,
+    "repeat": 14,
     "see": 22,
     "reject": 7,
     "refuse": 2,

@@ -9,6 +9,7 @@ length and no pictures in their place: what is heard and seen there is written b
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from models.content import Audio, Image, Message, Part, Pcm, Rgb, Text
 from models.recipe import acoustics, phrases, voices
-from models.recipe.dialogues import TOOLS, Answered, Returned, Said, conversation
+from models.recipe.dialogues import TOOLS, Answered, Conversation, Returned, Said, conversation
 from models.recipe.grammar import Split
 from models.recipe.pictures import Camera, Scene, draw, new_camera, random_thing
 from models.recipe.speakers import spoken
@@ -30,6 +31,9 @@ TYPED_SHARE = 0.15
 LOOKS_ON_SHARE = 0.12  # of other talk: a camera shows something that was not asked for
 SENT_SHARE = 0.25  # of what is seen: pictures that were sent, in place of a camera
 INSTRUCTED_SHARE = 0.6
+FEW_SHARE = 0.4  # of conversations with tools: not all are offered
+OWN_INSTRUCTIONS_SHARE = 0.25  # of those: somebody's own, in words that are bytes to the model
+QUESTION_WORDS = ("what", "which", "how", "who", "where", "can", "do", "are", "is", "on")
 IMAGINED_SHAPE = (192, 256, 3)  # what a frame is resized to
 SECONDS_PER_LETTER = (0.055, 0.085)
 
@@ -104,8 +108,11 @@ def exam_room(
     )
 
 
-def lesson(room: Classroom, seed: int, epoch: int) -> Lesson:
+def lesson(room: Classroom, seed: int, epoch: int, *, system: str | None = None) -> Lesson:
     """The lesson of this seed.
+
+    Args:
+        system: seed of instructions and order of tools, for lessons that shall begin alike.
 
     Raises:
         CheckpointError: a synthesizer is not installed, or fails.
@@ -121,12 +128,36 @@ def lesson(room: Classroom, seed: int, epoch: int) -> Lesson:
             turns += [_typed(turn, room, fresh)] if is_typed else _heard(turn, room, voice, fresh)
         else:
             turns.append(turn)
-    instructed = fresh.random() < INSTRUCTED_SHARE
+    about_system = fresh if system is None else random.Random(f"{system} {found.has_tools}")
     return Lesson(
         turns=tuple(turns),
-        instructions=fresh.choice(phrases.INSTRUCTIONS) if instructed else "",
-        tools=tuple(fresh.sample(TOOLS, len(TOOLS))) if found.has_tools else (),
+        instructions=_instructions(about_system),
+        tools=_offered(found, about_system) if found.has_tools else (),
     )
+
+
+def _offered(found: Conversation, chance: random.Random) -> tuple[Mapping[str, Any], ...]:
+    """All tools in some order, or some of them where they are all that is needed."""
+    order = chance.sample(TOOLS, len(TOOLS))
+    some = order[: chance.randint(1, len(TOOLS) - 1)] if chance.random() < FEW_SHARE else order
+    names = {str(tool["function"]["name"]) for tool in some}
+    calls = [turn.text for turn in found.turns if isinstance(turn, Answered) and turn.is_call]
+    is_enough = all(any(f'"{name}"' in call for name in names) for call in calls)
+    return tuple(some if is_enough else order)
+
+
+def _instructions(chance: random.Random) -> str:
+    """None, some that are always the same, or text that means nothing to the model."""
+    if chance.random() >= INSTRUCTED_SHARE:
+        return ""
+    usual = chance.choice(phrases.INSTRUCTIONS)
+    if chance.random() >= OWN_INSTRUCTIONS_SHARE:
+        return usual
+    words = usual.split()
+    for _ in range(chance.randint(2, 8)):
+        letters = chance.choices(string.ascii_lowercase, k=chance.randint(3, 9))
+        words.insert(chance.randint(0, len(words)), "".join(letters))
+    return " ".join(words)
 
 
 def _typed(said: Said, room: Classroom, chance: random.Random) -> Heard:
@@ -134,8 +165,24 @@ def _typed(said: Said, room: Classroom, chance: random.Random) -> Heard:
     camera = new_camera(chance, said.scenes)
     views = tuple(View(from_s=float(i), scene=s, camera=camera) for i, s in enumerate(said.scenes))
     parts: list[Part] = [Image(rgb=_frame(view, room, moment)) for moment, view in enumerate(views)]
-    parts.append(Text(text=said.text))
+    parts.append(Text(text=_written(said.text, chance)))
     return Heard(message=Message(role="user", parts=tuple(parts)), words=None, views=views)
+
+
+def _written(text: str, chance: random.Random) -> str:
+    """As people type it: as it is spoken, or with a capital, a sign at its end, and digits."""
+    if chance.random() < 0.4:
+        return text
+    words = ["I" if word == "i" else word for word in text.split()]
+    if chance.random() < 0.3:
+        words = [
+            str(phrases.NUMBERS.index(word)) if word in phrases.NUMBERS else word for word in words
+        ]
+    joined = " ".join(words)
+    if joined and chance.random() < 0.8:
+        joined = joined[0].upper() + joined[1:]
+    is_question = bool(words) and words[0] in QUESTION_WORDS
+    return joined + chance.choice(("?", "?", "") if is_question else (".", "!", "", ""))
 
 
 def _heard(said: Said, room: Classroom, voice: Voice, chance: random.Random) -> list[Heard]:

@@ -96,7 +96,7 @@ def test_what_was_told_last_is_remembered() -> None:
             if match := re.match(r"The number is (\w+)\.", getattr(turn, "text", "")):
                 assert match[1] == told
                 num_asked += 1
-    assert num_asked > 20
+    assert num_asked > 10
 
 
 def test_tool_calls_are_json_in_the_published_format() -> None:
