@@ -24,6 +24,8 @@ from models.recipe.sheets import Sheet
 from models.recipe.thinker import Rows, read_sheets
 
 PACE = Pace(peak_rate=1.5e-3, warmup_steps=200, rate_halves_after=3000, averaging=0.997)
+MOST_FORGOTTEN = 0.9  # of the frames of a reply; as many as chance says
+WRONG_SHARE = 0.3  # of those: another frame in its place
 RESIDUAL_FRAMES = 192  # of a step; more would cost more than they teach
 
 
@@ -90,8 +92,14 @@ def replies_loss(
     pasts: Sequence[Past],
     replies: Sequence[Reply],
     speaker_id: int,
+    *,
+    most_forgotten: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Mean loss of the first codes with the end, and of the residual codes."""
+    """Mean loss of the first codes with the end, and of the residual codes.
+
+    Args:
+        most_forgotten: up to so large a share of a reply's frames is hidden from what follows.
+    """
     let_norms_learn(talker)
     header = learner.chat.assistant_header_ids()
     special = talker.special_text(learner.thinker.embed, header)
@@ -107,7 +115,7 @@ def replies_loss(
         tail = torch.cat([text[1:], special.end[None], special.pad[None]])
         num_frames = len(reply.codes)
         following = tail[torch.arange(num_frames).clamp(max=len(tail) - 1)]
-        frames = frame_embeds(talker, reply.codes) + following
+        frames = _forgetful(frame_embeds(talker, reply.codes), most_forgotten) + following
         sequences.append(torch.cat([heard, prefix.to(heard.dtype), frames]))
         steps = past.next + torch.arange(len(prefix) + num_frames, dtype=torch.float32)
         positions.append(torch.cat([past.positions, steps.expand(3, -1)], dim=1))
@@ -132,10 +140,25 @@ def take_step(
     torch.manual_seed(run.step)
     with torch.autocast("cpu", torch.bfloat16):
         pasts = pasts_of(learner, [reply.past for reply in replies], rows)
-        first, residual = replies_loss(talker, learner, pasts, replies, speaker_id)
+        first, residual = replies_loss(
+            talker, learner, pasts, replies, speaker_id, most_forgotten=MOST_FORGOTTEN
+        )
     (first + residual).backward()  # type: ignore[no-untyped-call]
     run.end_step()
     return {"first": first.item(), "residual": residual.item()}
+
+
+def _forgetful(frames: Tensor, most: float) -> Tensor:
+    """Frames [n, H], some of which are left out or stand in each other's place.
+
+    What is said next nearly follows from what was said last: with that in view a talker learns its
+    sentences by heart, and says the wrong one where two begin alike. So it has to read the text.
+    """
+    share = most * torch.rand(())
+    draws = torch.rand(len(frames), 1)
+    others = frames[torch.randint(len(frames), (len(frames),))]
+    wrong = torch.where(torch.rand(len(frames), 1) < WRONG_SHARE, others, torch.zeros_like(frames))
+    return torch.where(draws < share, wrong, frames)
 
 
 def frame_embeds(talker: Talker, codes: Tensor) -> Tensor:

@@ -20,9 +20,11 @@ from models.recipe.talker import PACE, Reply, new_talker, take_step
 from models.recipe.thinker import imagine
 from models.recipe.thinker_stage import trained_learner
 
-REPLIES_PER_STEP = 12
-MAX_PAST_TOKENS = 160
-EXTRA_SHARE = 0.25  # of replies that no conversation has: words in no order
+REPLIES_PER_STEP = 16
+MAX_PAST_TOKENS = 90  # longer ones cost much and teach nothing about speech
+MAX_TOKENS = 200  # that the thinker reads for a reply
+LONG_SHARE = 0.02
+EXTRA_SHARE = 0.5  # of any of the sentences, rare ones and words in no order
 
 
 def train_talker(work: Path, seed: int, minutes: float) -> None:
@@ -76,7 +78,8 @@ class _Desk:
             if chance.random() < EXTRA_SHARE:
                 text = chance.choice(self.extra)
             sheet = lay_out(self.learner, past)
-            if not text or len(sheet.talker_rows) > MAX_PAST_TOKENS:
+            is_long = len(sheet.talker_rows) > MAX_PAST_TOKENS or len(sheet.ids) > MAX_TOKENS
+            if not text or (is_long and chance.random() > LONG_SHARE):
                 continue
             ids = tuple(self.learner.chat.encode(text))
             codes = reply_codes(text, self.codec, self.work)
