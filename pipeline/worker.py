@@ -27,6 +27,7 @@ from models import content
 from models.errors import CheckpointError, ModelError, OverloadedError
 from pipeline import child, messages
 from pipeline.call_queue import CallQueue
+from pipeline.engine_errors import is_out_of_memory, one_line
 from pipeline.messages import Answer, Call, ContextFault, EngineFailed, EngineReady, ResponseStatus
 from pipeline.watchdog import Watchdog
 from pipeline.worker_options import WorkerOptions as WorkerOptions
@@ -52,13 +53,13 @@ def run(
     except Exception as error:
         if not isinstance(error, ModelError):
             logger.exception("loading the engine failed")
-        return EngineFailed(error=_one_line(error), can_retry=False)
+        return EngineFailed(error=one_line(error), can_retry=False)
     try:
         answer(_introduce(core, options))
         EngineLoop(core, answer, watchdog).run(calls)
     except Exception as error:
         logger.exception("the engine failed")
-        return EngineFailed(error=f"the engine failed: {_one_line(error)}")
+        return EngineFailed(error=f"the engine failed: {one_line(error)}")
     return None
 
 
@@ -179,9 +180,9 @@ class EngineLoop:
             for event in self._core.step():
                 self._report(event)
         except Exception as error:
-            if not _is_out_of_memory(error) or not self._contexts:
+            if not is_out_of_memory(error) or not self._contexts:
                 raise
-            shortage = _one_line(error)
+            shortage = one_line(error)
         if shortage is not None:  # here the traceback no longer holds the tensors of that step
             self._lose(self._newest_context(), OverloadedError(f"out of memory: {shortage}"))
 
@@ -207,7 +208,7 @@ class EngineLoop:
             logger.exception("%s failed", type(call).__name__)
             if context is None:
                 raise
-            mistake = _one_line(error)
+            mistake = one_line(error)
         if mistake is not None and context is not None:
             self._lose(context, ModelError(f"{type(call).__name__} failed: {mistake}"))
 
@@ -274,7 +275,7 @@ class EngineLoop:
                 if isinstance(call, messages.Open) and call.context not in self._contexts:
                     self._lost[call.context] = error
                 if not is_known:
-                    self._answer(ContextFault(context=call.context, error=_one_line(error)))
+                    self._answer(ContextFault(context=call.context, error=one_line(error)))
 
     # ------------------------------------------------------------------ ends
     def _lose(self, context: int, error: ModelError) -> None:
@@ -286,7 +287,7 @@ class EngineLoop:
                 self._end(response, "failed", error)
         self._contexts.discard(context)
         self._lost[context] = error
-        self._answer(ContextFault(context=context, error=_one_line(error), is_lost=True))
+        self._answer(ContextFault(context=context, error=one_line(error), is_lost=True))
 
     def _forget(self, context: int) -> None:
         self._contexts.discard(context)
@@ -303,7 +304,7 @@ class EngineLoop:
                 status=status,
                 usage=messages.Usage(),
                 stages=messages.Stages(),
-                error=_one_line(error) if error else None,
+                error=one_line(error) if error else None,
                 refusal=error.refusal if error else None,
             )
         )
@@ -374,20 +375,6 @@ def _audio_delta(event: content.AudioEvent) -> messages.AudioDelta:
 def _response_ended(event: content.EndEvent) -> messages.ResponseEnded:
     usage, stages = messages.Usage(**asdict(event.usage)), messages.Stages(**asdict(event.stages))
     return messages.ResponseEnded(**{**asdict(event), "usage": usage, "stages": stages})
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch has a class of its own on CUDA, and on the CPU only a sentence."""
-    torch: Any = sys.modules.get("torch")
-    return (
-        isinstance(error, MemoryError)
-        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def main(arguments: list[str]) -> None:
