@@ -24,14 +24,12 @@ from models.commands.questions import (
     noise,
     picture,
 )
-from models.config import OmniConfig, read_config
+from models.config import OmniConfig
 from models.content import AudioEvent, EndEvent, FaultEvent, ReplyOptions, TextEvent
 from models.encoding import WindowPolicy
 from models.engine import Engine, EngineOptions
-from models.errors import ModelError, RequestError
+from models.errors import ModelError
 from models.generation import GenerationSettings, read_generation
-from models.loading import load_placed, random_placed
-from models.placement import Placement
 from models.qwen3_omni.model import Qwen3Omni
 from models.skeleton import count_parameters
 
@@ -103,67 +101,17 @@ class Bench:
         self._ids = 0
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        placement: Placement,
-        *,
-        seconds: float,
-        window_s: int | None = None,
-        has_camera: bool = False,
-    ) -> Bench:
-        """Load a checkpoint folder. Raises as `Engine.load` does."""
-        config = read_config(folder)
-        if config.talker is None:
-            raise RequestError("this checkpoint has no speech to measure")
-        return cls._around(
-            load_placed(folder, config, placement),
-            config,
-            folder,
-            seconds=seconds,
-            window_s=window_s,
-            has_camera=has_camera,
-        )
-
-    @classmethod
-    def random(
-        cls,
-        config: OmniConfig,
-        folder: Path,
-        placement: Placement,
-        *,
-        seconds: float,
-        window_s: int | None = None,
-        has_camera: bool = False,
-    ) -> Bench:
-        """Random weights of a config's sizes, made where they lie.
-
-        Args:
-            folder: a checkpoint whose tokenizer and preprocessing are taken.
-
-        Raises:
-            ResourceError: they do not fit; says what would.
-        """
-        return cls._around(
-            random_placed(config, placement),
-            config,
-            folder,
-            seconds=seconds,
-            window_s=window_s,
-            has_camera=has_camera,
-        )
-
-    @classmethod
-    def _around(
+    def around(
         cls,
         model: Qwen3Omni,
         config: OmniConfig,
         folder: Path,
         *,
         seconds: float,
-        window_s: int | None,
-        has_camera: bool,
+        window_s: int | None = None,
+        has_camera: bool = False,
     ) -> Bench:
+        """A model with the tokenizer, sampling and preprocessing of a checkpoint folder."""
         return cls(
             model=model,
             config=config,

@@ -22,9 +22,10 @@ import torch
 from models.commands.bench import FRAME_S, Bench
 from models.commands.floor import measure_floor
 from models.commands.placement import add_placement, placement_of
-from models.config import parse_config
+from models.config import parse_config, read_config
 from models.errors import RequestError
 from models.hub import resolve_checkpoint
+from models.loading import load_placed, random_placed
 from models.sizes import SIZES
 from models.tiny import write_tiny_checkpoint
 from models.tiny_config import tiny_config
@@ -96,12 +97,17 @@ def _loaded(args: argparse.Namespace) -> tuple[Path, Bench]:
     """
     placement = placement_of(args)
     wanted = {"seconds": args.seconds, "window_s": args.window, "has_camera": args.video}
-    if args.model != "full":
+    if args.model == "full":
+        folder = _folder("tiny", args.work)
+        config = parse_config(tiny_config(SIZES["full"]))
+        model = random_placed(config, placement)
+    else:
         folder = _folder(args.model, args.work)
-        return folder, Bench.load(folder, placement, **wanted)
-    folder = _folder("tiny", args.work)
-    config = parse_config(tiny_config(SIZES["full"]))
-    return folder, Bench.random(config, folder, placement, **wanted)
+        config = read_config(folder)
+        if config.talker is None:
+            raise RequestError("this checkpoint has no speech to measure")
+        model = load_placed(folder, config, placement)
+    return folder, Bench.around(model, config, folder, **wanted)
 
 
 def _folder(model: str, work: Path | None) -> Path:
