@@ -101,6 +101,20 @@ def test_first_codes_are_scored_as_step_by_step(talker: Talker, learner: Learner
 
 
 @torch.no_grad()
+def test_frames_are_forgotten_where_it_is_asked_for(talker: Talker, learner: Learner) -> None:
+    build_constants(talker)
+    one, before, speaker = reply(learner), past(learner), talker.speaker_id(VOICE)
+
+    def first(seed: int, most: float) -> float:
+        torch.manual_seed(seed)
+        loss, _ = replies_loss(talker, learner, [before], [one], speaker, most_forgotten=most)
+        return float(loss)
+
+    assert first(0, 0.0) == first(1, 0.0)
+    assert len({first(0, 0.0), first(0, 1.0), first(1, 1.0)}) == 3
+
+
+@torch.no_grad()
 def test_a_batch_is_each_sequence_alone(talker: Talker) -> None:
     """With norms of queries and keys away from one."""
     predictor = talker.code_predictor

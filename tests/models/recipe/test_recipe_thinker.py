@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -194,6 +195,34 @@ def test_a_lesson_is_its_seed_and_its_epoch(tmp_path: Path) -> None:
     first, again, later = (lesson(room, quiet[0], epoch) for epoch in (0, 0, 1))
     assert np.array_equal(_pcm(first), _pcm(again))
     assert not np.array_equal(_pcm(first), _pcm(later))
+
+
+def test_what_a_conversation_calls_is_always_offered() -> None:
+    room = training_room(None)
+    counts = set()
+    for seed in (seed for seed in range(300) if conversation(seed, "train").has_tools):
+        found = lesson(room, seed, 0)
+        offered = {tool["function"]["name"] for tool in found.tools}
+        calls = [t.text for t in found.turns if isinstance(t, Answered) and t.is_call]
+        inner = [c.removeprefix("<tool_call>").removesuffix("</tool_call>") for c in calls]
+        assert {json.loads(call)["name"] for call in inner} <= offered
+        counts.add(len(offered))
+    assert counts == {1, 2, 3, 4}
+
+
+def test_people_type_with_capitals_signs_and_digits() -> None:
+    room = training_room(None)
+    typed = [
+        part.text
+        for seed in range(400)
+        for turn in lesson(room, seed, 0).turns
+        if isinstance(turn, Heard) and turn.words is None
+        for part in turn.message.parts
+        if isinstance(part, Text)
+    ]
+    for looks_so in (str.islower, lambda text: text[0].isupper(), lambda text: text[-1] in "?.!"):
+        assert sum(map(looks_so, typed)) > len(typed) // 8
+    assert any(character.isdigit() for text in typed for character in text)
 
 
 def test_imagined_lessons_need_no_sound(learner: Learner) -> None:

@@ -6,6 +6,7 @@ import random
 
 import torch
 
+from models.qwen3_omni.vision_encoder import rotate
 from models.recipe import sight
 from models.recipe.imagined import grid_rows, marked_cells, thing_ids
 from models.recipe.learner import Learner
@@ -13,7 +14,7 @@ from models.recipe.lessons import View
 from models.recipe.pictures import HEIGHT, WIDTH, Scene, Thing, new_camera, places
 from models.recipe.run import Run
 from models.recipe.sheets import Grid
-from models.recipe.sight import marks_of, random_grid, take_step
+from models.recipe.sight import marks_of, random_grid, relit, take_step
 
 
 def one_thing(thing: Thing) -> View:
@@ -36,6 +37,37 @@ def test_a_thing_is_marked_where_its_middle_lies(learner: Learner) -> None:
 def test_a_digit_is_called_by_its_number(learner: Learner) -> None:
     _, name = thing_ids(learner, Thing(shape="7", colour="blue"))
     assert [name] == learner.word_ids("seven")
+
+
+@torch.no_grad()
+def test_a_head_begins_by_looking_nearby(learner: Learner) -> None:
+    """Most of what a patch in the middle attends to lies within three patches, each way."""
+    visual = learner.thinker.visual
+    grid = random_grid(random.Random(0))
+    tables = visual.grid_tables(grid.size)
+    block = visual.blocks[0]
+    hidden = visual.patch_embed(grid.patches.float()[None])
+    assert 0.1 < float(hidden.std()) < 2.0
+    heads = block.attn.qkv(block.norm1(hidden)).unflatten(-1, (3, block.attn.num_heads, -1))
+    queries, keys, _ = heads.permute(2, 0, 3, 1, 4).unbind(0)
+    scores = rotate(queries, tables) @ rotate(keys, tables).transpose(2, 3)
+    shares = (scores / queries.shape[-1] ** 0.5).softmax(dim=-1)[0]  # [heads, n, n]
+    height, width = grid.size
+    blocks = torch.arange(height * width).view(height // 2, width // 2, 2, 2)
+    order = blocks.permute(0, 2, 1, 3).reshape(height, width)  # where each patch lies in a block
+    middle = order[height // 2, width // 2]
+    near = order[height // 2 - 3 : height // 2 + 4, width // 2 - 3 : width // 2 + 4].flatten()
+    assert float(shares[:, middle, near].sum(dim=1).min()) > 0.5  # of 49 out of 192
+
+
+def test_another_light_changes_no_thing() -> None:
+    grid = random_grid(random.Random(0))
+    changed = relit(grid, random.Random(1))
+    assert (changed.view, changed.size) == (grid.view, grid.size)
+    assert not torch.equal(changed.patches, grid.patches)
+    both = torch.stack([changed.patches.flatten(), grid.patches.flatten()])
+    likeness = torch.corrcoef(both.float())
+    assert float(likeness[0, 1]) > 0.99
 
 
 def test_everything_but_deepstack_learns(learner: Learner) -> None:
