@@ -90,6 +90,15 @@ class Conversation:
     has_tools: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drill:
+    """What is practised in place of the usual mixture: how often which skill, `num` times."""
+
+    weights: Mapping[str, float]
+    num: int
+    has_tools: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Past:
     """What has been told so far in a conversation."""
@@ -101,14 +110,17 @@ class Past:
 Exchange = list[Turn]
 
 
-def conversation(seed: int, split: Split) -> Conversation:
-    """The conversation of this seed, one to four exchanges."""
+def conversation(seed: int, split: Split, drill: Drill | None = None) -> Conversation:
+    """The conversation of this seed, one to four exchanges, or those of a drill."""
     chance = random.Random(f"{split} {seed}")
     past = Past(has_tools=chance.random() < 0.28)
+    num = chance.choice((1, 1, 1, 1, 2, 2, 2, 3, 4))
+    if drill is not None:
+        past.has_tools, num = drill.has_tools, drill.num
     turns: list[Turn] = []
     skills: list[str] = []
-    for _ in range(chance.choice((1, 1, 1, 1, 2, 2, 2, 3, 4))):
-        skill = _choose_skill(chance, past)
+    for _ in range(num):
+        skill = _choose_skill(chance, past, _WEIGHTS if drill is None else drill.weights)
         turns += SKILLS[skill](chance, past, split)
         skills.append(skill)
     return Conversation(turns=tuple(turns), skills=tuple(skills), has_tools=past.has_tools)
@@ -124,9 +136,9 @@ def spoken_replies(split: Split, seeds: range) -> list[str]:
     return list(found)
 
 
-def _choose_skill(chance: random.Random, past: Past) -> str:
+def _choose_skill(chance: random.Random, past: Past, usual: Mapping[str, float]) -> str:
     names = [name for name in SKILLS if name != "tools" or past.has_tools]
-    weights = dict(_WEIGHTS)
+    weights = dict(usual)
     if past.told:  # ask while there is something to remember
         weights["recall"] *= RECALL_OFTEN
     if past.has_tools:  # their description is long: use them while they are there
@@ -311,6 +323,18 @@ _WEIGHTS: Mapping[str, float] = {
     "refuse": 2,
     "tools": 24,
 }
+# What has to be exact, word for word and number for number, without much around it.
+DRILLS: tuple[Drill, ...] = (
+    Drill(
+        weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 55, "repeat": 30, "count": 6, "see": 10},
+        num=3,
+    ),
+    Drill(
+        weights={**dict.fromkeys(_WEIGHTS, 2.0), "tools": 20, "sum": 4, "recall": 0.5},
+        num=2,
+        has_tools=True,
+    ),
+)
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "name": phrases.NAMES,
     "colour": phrases.COLOURS,

@@ -19,7 +19,15 @@ import numpy as np
 
 from models.content import Audio, Image, Message, Part, Pcm, Rgb, Text
 from models.recipe import acoustics, phrases, voices
-from models.recipe.dialogues import TOOLS, Answered, Conversation, Returned, Said, conversation
+from models.recipe.dialogues import (
+    TOOLS,
+    Answered,
+    Conversation,
+    Drill,
+    Returned,
+    Said,
+    conversation,
+)
 from models.recipe.grammar import Split
 from models.recipe.pictures import Camera, Scene, draw, new_camera, random_thing
 from models.recipe.speakers import spoken
@@ -77,21 +85,24 @@ class Classroom:
     Attributes:
         voice: draws the voice of a conversation. conditions: of its sound.
         folder: where synthesised sentences are kept; None: lessons are imagined.
+        drill: what is practised; None: everything, as people mix it.
     """
 
     split: Split
     voice: Callable[[random.Random], Voice]
     conditions: acoustics.Conditions
     folder: Path | None
+    drill: Drill | None = None
 
 
-def training_room(folder: Path | None) -> Classroom:
+def training_room(folder: Path | None, drill: Drill | None = None) -> Classroom:
     """Seen voices, training sentences, every kind of noise; imagined without a folder."""
     return Classroom(
         split="train",
         voice=voices.random_voice,
         conditions=acoustics.Conditions(),
         folder=folder,
+        drill=drill,
     )
 
 
@@ -117,7 +128,7 @@ def lesson(room: Classroom, seed: int, epoch: int, *, system: str | None = None)
     Raises:
         CheckpointError: a synthesizer is not installed, or fails.
     """
-    found = conversation(seed, room.split)
+    found = conversation(seed, room.split, room.drill)
     fixed = random.Random(f"voices {room.split} {seed}")
     fresh = random.Random(f"acoustics {room.split} {seed} {epoch}")
     voice = room.voice(fixed)

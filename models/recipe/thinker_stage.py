@@ -10,6 +10,7 @@ from torch import nn
 
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
+from models.recipe.dialogues import DRILLS
 from models.recipe.learner import Learner, new_learner, work_vocabulary
 from models.recipe.lessons import lesson, training_room
 from models.recipe.prefetch import Prefetched
@@ -56,7 +57,8 @@ def train_language(work: Path, seed: int, minutes: float) -> None:
 def train_thinker(work: Path, seed: int, minutes: float) -> None:
     """Go on with the decoder behind the encoders, from where it came alone.
 
-    Every other step is one of imagined rows: they are cheap, and what was learnt there is kept.
+    One step of four has real sounds and pictures; the others are of imagined rows, which are cheap:
+    one like it, two drills of what has to be exact.
 
     Raises:
         CheckpointError: a stage before it has not run.
@@ -68,21 +70,23 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
     path = work / "thinker.pt"
     if path.exists():
         run.load(path)
-    imagined, real = training_room(None), training_room(work / "voices")
+    rooms = [training_room(work / "voices")]
+    rooms += [training_room(None, drill) for drill in (DRILLS[0], None, DRILLS[1])]
 
     def make(step: int) -> list[Sheet]:
-        is_real = step % 2 == 0
-        count = LESSONS_PER_STEP if is_real else IMAGINED_PER_STEP
-        made = []
-        for index in range(step * count, (step + 1) * count):
-            epoch, place = divmod(index, NUM_LESSONS)
-            seed_of_lesson = place if is_real else NUM_LESSONS + index
-            room = real if is_real else imagined
-            made.append(lesson(room, seed_of_lesson, epoch, system=f"system {step}"))
+        round_, kind = divmod(step, len(rooms))
+        if kind == 0:
+            epoch, first = divmod(round_ * LESSONS_PER_STEP, NUM_LESSONS)
+            count = LESSONS_PER_STEP
+        else:
+            epoch, first, count = 0, NUM_LESSONS + step * IMAGINED_PER_STEP, IMAGINED_PER_STEP
+        made = [
+            lesson(rooms[kind], first + k, epoch, system=f"system {step}") for k in range(count)
+        ]
         sheets = [lay_out(learner, one) for one in made]
         return [sheet for sheet in sheets if len(sheet.ids) <= MAX_TOKENS]
 
-    _keep_on(run, learner, make, path, minutes, is_imagined=lambda step: step % 2 == 1)
+    _keep_on(run, learner, make, path, minutes, is_imagined=lambda step: step % len(rooms) > 0)
 
 
 def trained_learner(work: Path) -> Learner:

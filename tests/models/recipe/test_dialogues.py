@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import pytest
 
 from models.recipe import phrases
 from models.recipe.dialogues import (
+    DRILLS,
     Answered,
     Conversation,
+    Drill,
     Returned,
     Said,
     conversation,
@@ -133,3 +136,13 @@ def test_numbers_in_words() -> None:
     assert [spoken_number(n) for n in (0, 20, 21, 45, 50)] == [
         *("zero", "twenty", "twenty one", "forty five", "fifty"),
     ]
+
+
+@pytest.mark.parametrize("drill", DRILLS)
+def test_a_drill_practises_what_it_says(drill: Drill) -> None:
+    made = [conversation(seed, "train", drill) for seed in range(200)]
+    assert all(len(one.skills) == drill.num and one.has_tools == drill.has_tools for one in made)
+    counted = Counter(skill for one in made for skill in one.skills)
+    most = max(drill.weights, key=lambda skill: drill.weights[skill])
+    assert counted.most_common(1)[0][0] == most
+    assert conversation(7, "train", drill) == conversation(7, "train", drill)
