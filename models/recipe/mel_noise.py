@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from models.qwen3_omni.mel import MIN_POWER, normalize
 
 FRAMES_PER_S = 100
+FRAMES_PER_KNOT = 12
 NARROW_BAND_BINS = (9, 100)  # of 128, about 300 to 3,400 Hz
 
 
@@ -41,18 +42,39 @@ def disturbed_features(raw: Tensor, chance: random.Random) -> Tensor:
 
 
 def _bent(raw: Tensor, chance: random.Random) -> Tensor:
-    """Another length of the vocal tract, another speed."""
+    """Another vocal tract, another speed, neither the same all along: synthesizers differ in where
+    their formants lie and in how long they hold which sound.
+    """
     bins, frames = raw.shape
-    if chance.random() < 0.6:
-        factor = chance.uniform(0.84, 1.2)
-        source = (torch.arange(bins) * factor).clamp(max=bins - 1)
-        low = source.floor().long()
-        share = (source - low)[:, None]
-        raw = raw[low] * (1 - share) + raw[(low + 1).clamp(max=bins - 1)] * share
-    if chance.random() < 0.5:
-        length = max(1, round(frames * chance.uniform(0.82, 1.2)))
-        raw = F.interpolate(raw[None], size=length, mode="linear")[0]
+    if chance.random() < 0.75:
+        curve = _curve(bins, 5, chance.uniform(-0.17, 0.18), 0.06, chance).exp()
+        raw = _read_at(raw, curve.cumsum(0) - curve[0])
+    if chance.random() < 0.75:
+        steps = _curve(frames, 2 + frames // FRAMES_PER_KNOT, 0.0, 0.25, chance).exp()
+        places = steps.cumsum(0) - steps[0]
+        length = max(2, round(frames * chance.uniform(0.82, 1.2)))
+        spread = torch.linspace(0, frames - 1, length)
+        # Where each of the new frames lies: the curve's inverse, read linearly.
+        places = places * ((frames - 1) / max(1e-6, float(places[-1])))
+        upper = torch.searchsorted(places.contiguous(), spread).clamp(1, frames - 1)
+        low, high = places[upper - 1], places[upper]
+        share = ((spread - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+        raw = _read_at(raw.t(), upper - 1 + share).t()
     return raw
+
+
+def _curve(length: int, knots: int, mean: float, spread: float, chance: random.Random) -> Tensor:
+    """[length], smooth through values drawn at so many knots."""
+    drawn = torch.tensor([[[chance.gauss(mean, spread) for _ in range(knots)]]])
+    return F.interpolate(drawn, size=length, mode="linear", align_corners=True)[0, 0]
+
+
+def _read_at(rows: Tensor, places: Tensor) -> Tensor:
+    """Rows between the given ones, [n, ...] at [m] places -> [m, ...]."""
+    places = places.clamp(0, len(rows) - 1)
+    low = places.floor().long()
+    share = (places - low)[:, None]
+    return rows[low] * (1 - share) + rows[(low + 1).clamp(max=len(rows) - 1)] * share
 
 
 def _smoothed(raw: Tensor, chance: random.Random) -> Tensor:
@@ -67,9 +89,7 @@ def _smoothed(raw: Tensor, chance: random.Random) -> Tensor:
 
 def _tilt(bins: int, chance: random.Random) -> Tensor:
     """A microphone: a smooth curve of some dB, [bins, 1]."""
-    knots = torch.tensor([[[chance.gauss(0, 4) for _ in range(6)]]])
-    decibels = F.interpolate(knots, size=bins, mode="linear", align_corners=True)[0, 0]
-    return 10 ** (decibels / 10)[:, None]
+    return 10 ** (_curve(bins, 6, 0.0, 5.0, chance) / 10)[:, None]
 
 
 def _echoed(power: Tensor, chance: random.Random) -> Tensor:
