@@ -49,11 +49,8 @@ def options_of(
     output = (asked.output_modalities or [default_output or session.output])[0]
     options = replace(default, audio=output == "audio", max_tokens=max_tokens(asked, session))
     choice = _choice(asked, session)
-    tools.check(choice, param="response.tool_choice")
-    if choice == "required" and not tools.functions:
-        raise ProtocolError(
-            "A tool must be called, and there is none.", param="response.tool_choice"
-        )
+    is_asked = asked.tool_choice is not None or asked.tools is not None
+    tools.check(choice, param="response.tool_choice" if is_asked else "session.tool_choice")
     return replace(options, **tools.terms(choice)[1])
 
 

@@ -88,6 +88,7 @@ class Responses:
         self._rate_left = rate_left
         self._writers: dict[str, ReplyWriter] = {}
         self._asked: _Asked | None = None
+        self._warned_of: object = None  # a tool choice that could not be met
 
     async def create(self, asked: ResponseParams, catalogue: RemoteCatalogue) -> None:
         """Begin a response; `catalogue`: the tools of MCP servers that it may call.
@@ -176,6 +177,8 @@ class Responses:
     def _begin(self, event: events.ResponseStarted) -> ReplyWriter:
         begun, self._asked = self._asked, None  # told inside `create`, or else by a turn's end
         asked, session = begun.params if begun else None, self._session()
+        if begun is None:
+            self._warn_of_choice(session)
         terms = ReplyTerms(
             conversation_id=None if event.is_aside else session.id.replace("sess_", "conv_", 1),
             audio_format=format_of(asked, session),
@@ -193,3 +196,12 @@ class Responses:
             rate_left=self._rate_left,
             asked=asked,
         )
+
+    def _warn_of_choice(self, session: WireSession) -> None:
+        """A turn is answered though its tool choice can not be met: nobody could be told by an
+        error, and a person would meet silence.
+        """
+        lacking = session.tool_set.lacks(session.tool_choice)
+        if lacking is not None and session.tool_choice != self._warned_of:
+            self._warned_of = session.tool_choice
+            log.warning("the reply may call what it likes: %s", lacking)

@@ -199,15 +199,16 @@ class WireSession:
         return replace(self, **changes)
 
     def _tool_changes(self, patch: SessionPatch) -> dict[str, Any]:
-        tools = self.tools if patch.tools is None else tuple(patch.tools)
-        choice = self.tool_choice if patch.tool_choice is None else patch.tool_choice
-        for index, tool in enumerate(tools if patch.tools is not None else ()):
-            if isinstance(tool, McpTool):
-                check_reachable(tool, self.mcp.hosts, param=f"session.tools[{index}]")
-        if patch.tool_choice is not None or patch.tools is not None:
-            param = "session.tools" if patch.tool_choice is None else "session.tool_choice"
-            _check_choice(choice, tools, self.remote, param=param)
-        return {"tools": tools, "tool_choice": choice}
+        """Tools and choice may come in any order: whether they fit is asked by each response."""
+        changes: dict[str, Any] = {}
+        if patch.tools is not None:
+            for index, tool in enumerate(patch.tools):
+                if isinstance(tool, McpTool):
+                    check_reachable(tool, self.mcp.hosts, param=f"session.tools[{index}]")
+            changes["tools"] = tuple(patch.tools)
+        if patch.tool_choice is not None:
+            changes["tool_choice"] = patch.tool_choice
+        return changes
 
     @property
     def tool_set(self) -> ToolSet:
@@ -355,29 +356,6 @@ class WireSession:
             interrupt_response=False,
             speculates=False,
         )
-
-
-def _check_choice(
-    choice: str | ForcedTool | ForcedRemote,
-    tools: Sequence[FunctionTool | McpTool],
-    remote: tuple[RemoteFunction, ...],
-    *,
-    param: str,
-) -> None:
-    """Whether these tools allow the choice. A server may be forced before it has listed its tools.
-
-    Raises:
-        ProtocolError: there is no such function or server, or nothing at all that could be called.
-    """
-    servers = {tool.server_label for tool in tools if isinstance(tool, McpTool)}
-    if isinstance(choice, ForcedTool):
-        listed = tuple(each for each in remote if each.server_label in servers)
-        ToolSet(own_functions(tools), listed).check(choice, param=param)
-    elif isinstance(choice, ForcedRemote) and choice.server_label not in servers:
-        label = choice.server_label[:80]
-        raise ProtocolError(f"There is no MCP server '{label}'.", param=param)
-    elif choice == "required" and not tools:
-        raise ProtocolError("A tool must be called, and there is none.", param=param)
 
 
 def _tokens(value: int | str | None) -> int | None:

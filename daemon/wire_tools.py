@@ -47,35 +47,43 @@ class ToolSet:
         """As the model sees them."""
         return (*self.own, *(each.function for each in self.remote))
 
-    def check(self, choice: str | ForcedTool | ForcedRemote, *, param: str) -> None:
-        """Whether the tool that must be called exists.
-
-        Raises:
-            ProtocolError: it does not, or its server has not listed it (yet).
-        """
+    def lacks(self, choice: str | ForcedTool | ForcedRemote) -> str | None:
+        """What must be called and is not there, as a sentence; None: the choice can be met."""
         if isinstance(choice, ForcedTool):
             if choice.name not in {tool.name for tool in self.functions}:
-                raise ProtocolError(f"There is no tool '{choice.name[:80]}'.", param=param)
-        elif isinstance(choice, ForcedRemote) and not self._meant(choice):
-            tool = "tools" if choice.name is None else f"tool '{choice.name[:80]}'"
-            label = choice.server_label[:80]
-            raise ProtocolError(f"MCP server '{label}' has listed no {tool}.", param=param)
+                return f"There is no tool '{choice.name[:80]}'."
+        elif isinstance(choice, ForcedRemote):
+            if not self._meant(choice):  # or its server has not listed it yet
+                tool = "tools" if choice.name is None else f"tool '{choice.name[:80]}'"
+                return f"MCP server '{choice.server_label[:80]}' has listed no {tool}."
+        elif choice == "required" and not self.functions:
+            return "A tool must be called, and there is none."
+        return None
+
+    def check(self, choice: str | ForcedTool | ForcedRemote, *, param: str) -> None:
+        """Whether the choice can be met.
+
+        Raises:
+            ProtocolError: it can not.
+        """
+        if (lacking := self.lacks(choice)) is not None:
+            raise ProtocolError(lacking, param=param)
 
     def terms(
         self, choice: str | ForcedTool | ForcedRemote
     ) -> tuple[tuple[str, ...], ToolChoiceTerms]:
         """What is shown to the model, and its choice. Of a server that must be called nothing but
-        its tools is shown; until they are listed the choice is free.
+        its tools is shown. A choice that can not be met is free.
         """
         shown = self.functions
-        if isinstance(choice, ForcedRemote):
+        if self.lacks(choice) is not None:
+            choice = "auto"
+        elif isinstance(choice, ForcedRemote):
             meant = self._meant(choice)
             if len(meant) == 1:
                 choice = ForcedTool(type="function", name=meant[0].function.name)
-            elif meant:
-                shown, choice = tuple(each.function for each in meant), "required"
             else:
-                choice = "auto"
+                shown, choice = tuple(each.function for each in meant), "required"
         terms = tool_choice(choice if shown else "none")
         return tuple(tool.for_template() for tool in shown), terms
 

@@ -110,11 +110,6 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "session.tools[0].server_url",
     ),
     (
-        update(tool_choice={"type": "mcp", "server_label": "x"}),
-        "invalid_value",
-        "session.tool_choice",
-    ),
-    (
         event("response.create", response={"tools": [MCP]}),
         "url_not_allowed",
         "response.tools[0].server_url",
@@ -138,7 +133,7 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
     (update(tools=[{"type": "function"}]), "missing_required_parameter", "session.tools[0].name"),
     (update(tools=[FUNCTION, FUNCTION]), "invalid_value", "session.tools"),
     (update(tool_choice="always"), "invalid_value", "session.tool_choice"),
-    (update(tool_choice=FUNCTION), "invalid_value", "session.tool_choice"),
+    (update(tool_choice={"type": "function"}), "invalid_value", "session.tool_choice"),
     (update(output_modalities=["text", "audio"]), "invalid_value", "session.output_modalities"),
     (update(max_output_tokens=0), "integer_below_min_value", "session.max_output_tokens"),
     (

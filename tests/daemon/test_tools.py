@@ -11,7 +11,7 @@ import pytest
 from daemon_rig import serving, tone, until
 from fake_engine import Script
 from test_sdk_conversation import client, collect, kinds, of
-from wire_client import wire
+from wire_client import TURN, wire
 
 ROME = '{"in": "Rome"}'
 WEATHER = {
@@ -130,24 +130,57 @@ async def test_tool_choice_reaches_the_engine(choice: Any, expected: tuple[Any, 
         assert rig.engine.response.options.tool_choice == "auto"
 
 
-async def test_a_choice_that_the_tools_do_not_allow_is_refused() -> None:
-    forced = {"type": "function", "name": "weather"}
+FORCED = {"type": "function", "name": "weather"}
+REMOTE = {"type": "mcp", "server_label": "town", "name": "weather"}
+
+
+@pytest.mark.parametrize("choice", ["required", FORCED, REMOTE])
+async def test_a_choice_may_come_before_its_tools(choice: Any) -> None:
+    """Only a response that is asked for with it is refused, and what came with it is not lost."""
     async with serving() as rig, wire(rig) as client:
-        for refused, param in (
-            ({"tool_choice": "required"}, "session.tool_choice"),
-            ({"tool_choice": forced}, "session.tool_choice"),
+        view = await client.update(tool_choice=choice, instructions="Be brief.")
+        assert (view["tool_choice"], view["instructions"]) == (choice, "Be brief.")
+        for response, param in (
+            ({}, "session.tool_choice"),
+            ({"tools": []}, "response.tool_choice"),
+            ({"tool_choice": choice}, "response.tool_choice"),
         ):
-            await client.send("session.update", session={"type": "realtime", **refused})
-            assert (await client.error())["param"] == param
-        for choice in ("required", forced):
-            await client.update(tools=[WEATHER], tool_choice=choice)
-            await client.send("session.update", session={"type": "realtime", "tools": []})
+            await client.send("response.create", response=response)
             error = await client.error()
-            assert (error["code"], error["param"]) == ("invalid_value", "session.tools")
+            assert (error["code"], error["param"]) == ("invalid_value", param)
+        assert not rig.engine.responses
+        view = await client.update(tools=[WEATHER])
+        if choice != REMOTE:
             await client.reply()
-            assert rig.engine.response.options.tool_choice == "required", "nothing was applied"
-        view = await client.update(tools=[], tool_choice="auto")
-        assert (view["tools"], view["tool_choice"]) == ([], "auto")
+            assert rig.engine.response.options.tool_choice == "required"
+        view = await client.update(tools=[])
+        assert (view["tools"], view["tool_choice"]) == ([], choice)
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "expected"),
+    [
+        ("required", [], "none"),
+        (FORCED, [], "none"),
+        (FORCED, [{**WEATHER, "name": "news"}], "auto"),
+        (REMOTE, [WEATHER], "auto"),
+    ],
+)
+async def test_a_turn_is_answered_though_its_choice_can_not_be_met(
+    choice: Any, tools: list[Any], expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as rig, wire(rig) as client:
+        await client.update(tool_choice=choice, tools=tools)
+        for _ in range(2):
+            await client.append(TURN)
+            done = (await client.until("response.done"))[-1]["response"]
+            assert done["status"] == "completed"
+            options = rig.engine.response.options
+            assert (options.tool_choice, options.forced_tool) == (expected, None)
+            await client.until("rate_limits.updated")
+        assert not client.of("error")
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert len([text for text in warnings if "may call what it likes" in text]) == 1
 
 
 async def test_without_tools_none_is_called() -> None:
