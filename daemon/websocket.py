@@ -56,8 +56,8 @@ async def _serve(
     accepted = SUBPROTOCOL if SUBPROTOCOL in offered else None
     if (call_id := query.get("call_id")) is not None:
         owner = keys.check(headers, offered).owner
-        session, is_over = sessions.find_call(call_id, owner)
         sessions.rates.take(owner)
+        session, is_over = sessions.find_call(call_id, owner)
         if session.num_joined >= MAX_SIDEBANDS:
             message = f"At most {MAX_SIDEBANDS} further channels to one call at once."
             raise Refusal(429, message, "too_many_channels", retry_after_s=RETRY_AFTER_S)
@@ -66,12 +66,12 @@ async def _serve(
             await _Sideband(websocket, sessions).run(session, is_over)
         return
     grant = keys.enter(headers, offered)
+    sessions.rates.take(grant.owner)  # also of who tries tokens
     if (token := query.get("resume")) is not None:
         kept, session = kept_sessions.find(token, grant.owner)
         await websocket.accept(subprotocol=accepted)
         await _Returning(websocket, sessions, kept).come_back(session, query.get("after"))
         return
-    sessions.rates.take(grant.owner)
     patches = [grant.patch] if grant.patch else []
     place, is_kept = sessions.take_place("websocket", grant.owner), False
     try:

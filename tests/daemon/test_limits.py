@@ -69,6 +69,19 @@ async def test_too_many_requests_of_a_key() -> None:
         assert (await rig.fetch("POST", CHAT, ASK, **KEYS[1])).status == 200
 
 
+@pytest.mark.parametrize("name", ["resume", "call_id"])
+async def test_what_is_tried_at_will_counts(name: str) -> None:
+    """A token, or the id of a call, that is wrong costs a request like any other."""
+    async with serving(server__api_keys=["key-one"], limits__requests_per_minute=2) as rig:
+        url = f"ws://127.0.0.1:{rig.port}/v1/realtime?{name}=wrong"
+        statuses = []
+        for _ in range(3):
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(url, **headers("key-one"))  # type: ignore[arg-type]
+            statuses.append(caught.value.response.status_code)
+        assert statuses == [404, 404, 429]
+
+
 @pytest.mark.parametrize("path", ["/v1/realtime", "/v1/realtime?x-ext=1"])
 async def test_a_session_is_told_what_is_left_to_its_key(path: str) -> None:
     async with serving(
