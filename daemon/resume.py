@@ -25,13 +25,14 @@ Put = Callable[[str], None]
 
 
 class Journal:
-    """The newest events of a session, and how many of them a socket has taken."""
+    """The newest events of a session, and how many of all a socket has taken."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._events: deque[tuple[str, str]] = deque()
-        self._num_sent = 0  # of `_events`
+        self._num_forgotten = 0  # before `_events`
+        self._num_sent = 0  # of all: what is on its way may be forgotten before it is sent
 
     def append(self, event_id: str, text: str) -> None:
         """One more event; the oldest ones are forgotten where there is no room."""
@@ -39,20 +40,21 @@ class Journal:
         self._num_bytes += len(text)
         while self._num_bytes > self._max_bytes and len(self._events) > 1:
             self._num_bytes -= len(self._events.popleft()[1])
-            self._num_sent = max(0, self._num_sent - 1)
+            self._num_forgotten += 1
 
     def note_sent(self) -> None:
         """A socket has taken the next event."""
-        self._num_sent = min(len(self._events), self._num_sent + 1)
+        self._num_sent += 1
 
     def seek(self, after: str | None) -> list[str]:
         """What has to be sent again: all behind an event, or (None, or one that is not known any
-        more) what no socket has taken.
+        more) what no socket has taken. The next that is sent is the first of these.
         """
+        self._num_sent = max(self._num_sent, self._num_forgotten)
         for index, (event_id, _) in enumerate(self._events):
             if event_id == after:
-                self._num_sent = index + 1
-        return [text for _, text in list(self._events)[self._num_sent :]]
+                self._num_sent = self._num_forgotten + index + 1
+        return [text for _, text in list(self._events)[self._num_sent - self._num_forgotten :]]
 
 
 class KeptSession:
@@ -90,6 +92,13 @@ class KeptSession:
             self._put = self._taken_over = None
             self._left_s = asyncio.get_running_loop().time()
             self._changed.set()
+
+    def note_sent(self, taken_over: asyncio.Event) -> None:
+        """A socket has sent the next event, which counts only while it has the session: what one
+        that has lost it still gets rid of is another one's to send.
+        """
+        if self._taken_over is taken_over:
+            self.journal.note_sent()
 
     @property
     def waits_since_s(self) -> float | None:

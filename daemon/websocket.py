@@ -140,8 +140,8 @@ class _Socket:
         self._put(event.to_json())
 
     def _put(self, text: str) -> None:
-        if not self._outbox.try_put(text):
-            self._is_slow.set()
+        if not self._is_slow.is_set() and not self._outbox.try_put(text):
+            self._is_slow.set()  # nothing follows what is missing here
 
     def _open(
         self, patches: Sequence[SessionPatch], send: Callable[[ServerEvent], None], owner: str
@@ -216,6 +216,7 @@ class _Returning(_Socket):
     def __init__(self, websocket: WebSocket, sessions: Sessions, kept: KeptSession) -> None:
         super().__init__(websocket, sessions)
         self.kept = kept
+        self._taken_over = asyncio.Event()
         self._num_unkept = 0
 
     def open(self, patches: Sequence[SessionPatch]) -> RealtimeSession:
@@ -224,38 +225,38 @@ class _Returning(_Socket):
 
     async def begin(self, session: RealtimeSession) -> None:
         """Be the first socket of a session, which runs already."""
-        taken_over = self.kept.attach(self._put)
+        self._taken_over = self.kept.attach(self._put)
         session.start(resume_token=self.kept.token)
-        await self._hold(session, taken_over)
+        await self._hold(session)
 
     async def come_back(self, session: RealtimeSession, after: str | None) -> None:
         """Take a session over: `session.created`, what is missing, and all that comes."""
         missing = self.kept.journal.seek(after)
         self._outbox.allow(sum(map(len, missing)))  # it is owed these, and has not been slow
-        taken_over = self.kept.attach(self._put)
+        self._taken_over = self.kept.attach(self._put)
         session.conversation.note_outage(self.kept.take_outage_s())
         self._num_unkept = 1
         for text in [resumed_event(session, self.kept), *missing]:
             self._put(text)
-        await self._hold(session, taken_over)
+        await self._hold(session)
 
-    async def _hold(self, session: RealtimeSession, taken_over: asyncio.Event) -> None:
+    async def _hold(self, session: RealtimeSession) -> None:
         with self._sessions.attending():
-            await self._hold_on(session, taken_over)
+            await self._hold_on(session)
 
-    async def _hold_on(self, session: RealtimeSession, taken_over: asyncio.Event) -> None:
+    async def _hold_on(self, session: RealtimeSession) -> None:
         ended = SessionEnded(NORMAL, "")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._until_over(), name="session")
-                group.create_task(_until_taken_over(taken_over), name="taken over")
+                group.create_task(_until_taken_over(self._taken_over), name="taken over")
                 for name, part in self._parts(session).items():
                     group.create_task(part, name=name)
         except* SessionEnded as group_of:
             ended = first_ending(group_of)
         finally:
-            self.kept.detach(taken_over)
-        if not is_dropped(ended) and not taken_over.is_set():
+            self.kept.detach(self._taken_over)
+        if not is_dropped(ended) and not self._taken_over.is_set():
             self.kept.end(ended)
         await self._finish(ended)
 
@@ -270,7 +271,7 @@ class _Returning(_Socket):
         if self._num_unkept:
             self._num_unkept -= 1
         else:
-            self.kept.journal.note_sent()
+            self.kept.note_sent(self._taken_over)
 
 
 class _Sideband(_Socket):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 from typing import Any
 
 import pytest
 import websockets
 from daemon_rig import Rig, serving, until
 from fake_engine import Script
+from starlette.websockets import WebSocketState
 from test_bad_input import event, next_event, user
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from daemon.resume import Journal
+from daemon.resume import Journal, KeptSessions
+from daemon.sessions import NORMAL, SessionEnded
+from daemon.websocket import _Returning
 
 REPLY_BYTES = 8 * 1_920 * 2
 
@@ -200,3 +205,82 @@ def test_a_journal_keeps_the_newest_and_knows_what_was_sent() -> None:
     assert journal.seek("a") == ["dd"], "forgotten: what was not sent"
     journal.append("e", "e" * 100)
     assert journal.seek(None) == ["e" * 100]
+
+
+def test_what_is_forgotten_on_its_way_is_not_counted_for_another() -> None:
+    journal = Journal(max_bytes=6)
+    for name in ("a", "b", "c", "d"):
+        journal.append(name, name * 2)
+    journal.note_sent()  # "a", which a socket had taken before it was forgotten
+    assert journal.seek(None) == ["bb", "cc", "dd"]
+    for name in ("e", "f"):
+        journal.append(name, name * 2)
+    assert journal.seek(None) == ["dd", "ee", "ff"]
+    journal.note_sent()
+    assert journal.seek(None) == ["ee", "ff"]
+
+
+class HeldSocket:
+    """In place of an accepted socket: takes so many messages, and no more until it is let go."""
+
+    def __init__(self, num_taken: int) -> None:
+        self.query_params: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
+        self.client_state = WebSocketState.CONNECTED
+        self.num_taken = num_taken
+        self.taken: list[str] = []
+        self.closes: list[int] = []
+        self._is_let_go = asyncio.Event()
+        self._is_dropped = asyncio.Event()
+
+    def let_go(self) -> None:
+        self._is_let_go.set()
+
+    def drop(self) -> None:
+        self.client_state = WebSocketState.DISCONNECTED
+        self._is_dropped.set()
+
+    async def receive(self) -> dict[str, Any]:
+        await self._is_dropped.wait()
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send_text(self, text: str) -> None:
+        if len(self.taken) >= self.num_taken:
+            await self._is_let_go.wait()
+        self.taken.append(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closes.append(code)
+
+    @property
+    def refusals(self) -> list[str]:
+        events = map(json.loads, self.taken)
+        return [each["error"]["message"] for each in events if each["type"] == "error"]
+
+
+async def test_what_a_lost_socket_gets_rid_of_is_not_counted_as_sent() -> None:
+    """One takes over from one that hangs, which then sends what it had; all comes to the next."""
+    async with serving() as rig, asyncio.TaskGroup() as group:
+        sessions = rig.app.state.sessions
+        keeper = KeptSessions(sessions)
+        hanging, second, third = HeldSocket(2), HeldSocket(3), HeldSocket(10_000)
+        first = _Returning(hanging, sessions, keeper.new(""))
+        session, kept = first.open([]), first.kept
+        keeper.start(kept, session, sessions.take_place("websocket", ""))
+        group.create_task(first.begin(session))
+        await until(lambda: len(hanging.taken) == 1)
+        for number in range(8):
+            session.refuse(str(number), "invalid_value")
+        await until(lambda: len(hanging.taken) == 2)
+        group.create_task(_Returning(second, sessions, kept).come_back(session, None))
+        await until(lambda: len(second.taken) == 3)
+        hanging.let_go()
+        await until(lambda: bool(hanging.closes))
+        assert hanging.refusals[-1] == "7", "it was sent what it waited for"
+        assert second.refusals == ["1", "2"]
+        second.drop()
+        await until(lambda: kept.waits_since_s is not None)
+        group.create_task(_Returning(third, sessions, kept).come_back(session, None))
+        await until(lambda: len(third.taken) == 6)
+        assert third.refusals == ["3", "4", "5", "6", "7"]
+        kept.end(SessionEnded(NORMAL, ""))
