@@ -57,8 +57,8 @@ def train_language(work: Path, seed: int, minutes: float) -> None:
 def train_thinker(work: Path, seed: int, minutes: float) -> None:
     """Go on with the decoder behind the encoders, from where it came alone.
 
-    One step of four has real sounds and pictures; the others are of imagined rows, which are cheap:
-    one like it, two drills of what has to be exact.
+    One step of five has real sounds and pictures; the others are of imagined rows, which are cheap:
+    one like it, and the drills of what has to be exact.
 
     Raises:
         CheckpointError: a stage before it has not run.
@@ -71,7 +71,7 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
     if path.exists():
         run.load(path)
     rooms = [training_room(work / "voices")]
-    rooms += [training_room(None, drill) for drill in (DRILLS[0], None, DRILLS[1])]
+    rooms += [training_room(None, drill) for drill in (None, *DRILLS)]
 
     def make(step: int) -> list[Sheet]:
         round_, kind = divmod(step, len(rooms))
