@@ -154,11 +154,11 @@ class TranscriptionPatch(ClientModel):
 
 
 class NoiseReductionPatch(ClientModel):
-    """Steady noise is taken out of the input. What it does not name stays as it is, or becomes
-    `near_field` and 1 where there was none.
+    """Steady noise is taken out of the input. A strength that it does not name stays as it is, or
+    becomes 1 where there was none.
     """
 
-    type: Literal["near_field", "far_field"] | None = None
+    type: Literal["near_field", "far_field"]
     strength: float | None = Field(default=None, ge=0, le=MAX_REDUCTION_STRENGTH)
 
 

@@ -50,12 +50,12 @@ def shown_detection(
 def reduction_of_patch(
     patch: NoiseReductionPatch | None, before: NoiseReduction | None
 ) -> NoiseReduction | None:
-    """What a patch leads to; it is off, or what it does not name stays."""
+    """What a patch leads to; it is off, or a strength that it does not name stays."""
     if patch is None:
         return None
-    kept = before or NoiseReduction(place="near_field")
-    strength = kept.strength if patch.strength is None else patch.strength
-    return NoiseReduction(place=patch.type or kept.place, strength=strength)
+    wanted = before or NoiseReduction(place=patch.type)
+    strength = wanted.strength if patch.strength is None else patch.strength
+    return NoiseReduction(place=patch.type, strength=strength)
 
 
 def shown_reduction(reduction: NoiseReduction | None) -> NoiseReductionView | None:

@@ -180,13 +180,21 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "invalid_value",
         "session.audio.output.format.type",
     ),
+    *(
+        (
+            audio(input={"noise_reduction": nameless}),
+            "missing_required_parameter",
+            "session.audio.input.noise_reduction.type",
+        )
+        for nameless in ({}, {"strength": 0.5})
+    ),
     (
         audio(input={"noise_reduction": {"type": "loud"}}),
         "invalid_value",
         "session.audio.input.noise_reduction.type",
     ),
     (
-        audio(input={"noise_reduction": {"strength": 1e300}}),
+        audio(input={"noise_reduction": {"type": "near_field", "strength": 1e300}}),
         "decimal_above_max_value",
         "session.audio.input.noise_reduction.strength",
     ),
@@ -532,15 +540,18 @@ async def test_noise_reduction_is_shown_as_it_is_in_effect() -> None:
     async with serving() as rig, talking(rig) as socket:
         for wanted, shown in (
             ({"type": "far_field"}, {"type": "far_field", "strength": 1.0}),
-            ({"strength": 0.5}, {"type": "far_field", "strength": 0.5}),
+            (
+                {"type": "far_field", "strength": 0.5},
+                {"type": "far_field", "strength": 0.5},
+            ),
             ({"type": "near_field"}, {"type": "near_field", "strength": 0.5}),
             (None, None),
-            ({}, {"type": "near_field", "strength": 1.0}),
+            ({"type": "near_field"}, {"type": "near_field", "strength": 1.0}),
         ):
             await socket.send(audio(input={"noise_reduction": wanted}))
             updated = await next_event(socket)
             assert updated["session"]["audio"]["input"]["noise_reduction"] == shown
-        await socket.send(audio(input={"noise_reduction": {"strength": -1}}))
+        await socket.send(audio(input={"noise_reduction": {"type": "near_field", "strength": -1}}))
         assert (await next_event(socket))["error"]["param"].endswith("noise_reduction.strength")
 
 
