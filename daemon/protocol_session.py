@@ -21,6 +21,7 @@ MAX_OUTPUT_TOKENS = 4096
 MAX_TRACING_CHARS = 16_384
 MAX_REDUCTION_STRENGTH = 10  # of noise, where no more is left to turn down long before
 MAX_MODEL_CHARS = 256
+MAX_WORDS = 256  # that may help a transcript, and languages
 
 
 # ------------------------------------------------------------------------------- single values
@@ -142,15 +143,20 @@ TurnDetection = Annotated[ServerVad | SemanticVad, BeforeValidator(_parse_detect
 
 
 # ------------------------------------------------------------------------------- what a client send
+Words = Annotated[list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=MAX_WORDS)]
+
+
 class TranscriptionPatch(ClientModel):
-    """The model itself transcribes, whatever recogniser is named; the rest is taken and ignored."""
+    """The model itself transcribes, whatever recogniser is named; what helps it is told to it. It
+    begins when the turn is over, so that no delay can be chosen.
+    """
 
     model: str | None = None
     language: str | None = None
-    languages: list[str] | None = None
+    languages: Words = None
     prompt: str | None = None
-    keywords: list[str] | None = None
-    delay: Effort | None = None
+    keywords: Words = None
+    delay: Annotated[None, _check_off("Delays of transcripts are")] = None
 
 
 class NoiseReductionPatch(ClientModel):
@@ -266,11 +272,15 @@ class TurnDetectionView(ServerModel):
 
 
 class TranscriptionView(ServerModel):
-    """Transcription in effect: no other keys, some clients know no more."""
+    """Transcription in effect. Some clients know no more than the first three keys: the others are
+    there where they were asked for.
+    """
 
     model: str
     language: str | None = None
     prompt: str | None = None
+    languages: list[str] | None = None
+    keywords: list[str] | None = None
 
 
 class NoiseReductionView(ServerModel):

@@ -22,7 +22,10 @@ def transcription_of(view: TranscriptionView | None) -> Transcription | None:
     """As the conversation wants it."""
     if view is None:
         return None
-    return Transcription(language=view.language, prompt=view.prompt)
+    languages = (view.language,) if view.language else tuple(view.languages or ())
+    return Transcription(
+        languages=languages, prompt=view.prompt, keywords=tuple(view.keywords or ())
+    )
 
 
 def shown_detection(

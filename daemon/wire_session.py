@@ -239,6 +239,8 @@ class WireSession:
                 model=patch.transcription.model or self.model,
                 language=patch.transcription.language,
                 prompt=patch.transcription.prompt,
+                languages=patch.transcription.languages or None,
+                keywords=patch.transcription.keywords or None,
             )
         if "noise_reduction" in patch.model_fields_set:
             changes["noise_reduction"] = reduction_of_patch(

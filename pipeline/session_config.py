@@ -45,9 +45,12 @@ class NoiseReduction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcription:
-    """That the user's speech is wanted as text, too; `language` and `prompt` help the model."""
+    """That the user's speech is wanted as text, too. What helps the model: which languages it may
+    be, words that may occur, and a hint in words of one's own.
+    """
 
-    language: str | None = None
+    languages: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
     prompt: str | None = None
 
 

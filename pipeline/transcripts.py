@@ -77,7 +77,8 @@ class Transcripts:
 
 
 def request_text(settings: Transcription) -> str:
-    """What the model is asked, in the words that it was trained on."""
-    language = f"{settings.language} " if settings.language else ""
+    """What the model is asked, in the words that it was trained on, and what may help it."""
+    language = f"{' or '.join(settings.languages)} " if settings.languages else ""
+    words = f" These may occur: {', '.join(settings.keywords)}." if settings.keywords else ""
     hint = f" {settings.prompt}" if settings.prompt else ""
-    return f"Transcribe the {language}audio into text.{hint}"
+    return f"Transcribe the {language}audio into text.{words}{hint}"

@@ -199,9 +199,14 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "session.audio.input.noise_reduction.strength",
     ),
     (
-        audio(input={"transcription": {"delay": "banana"}}),
+        audio(input={"transcription": {"delay": "low"}}),
         "invalid_value",
         "session.audio.input.transcription.delay",
+    ),
+    (
+        audio(input={"transcription": {"keywords": [""]}}),
+        "invalid_value",
+        "session.audio.input.transcription.keywords[0]",
     ),
     (
         audio(input={"turn_detection": {"type": "server_vad", "threshold": 2}}),

@@ -22,6 +22,24 @@ async def begin(connection: Any, **transcription: Any) -> dict[str, Any]:
     return found
 
 
+async def test_all_that_helps_is_told_to_the_model() -> None:
+    helps = {"languages": ["en", "de"], "keywords": ["omnid", "VAD"], "prompt": "Be exact."}
+    async with serving() as rig, client(rig).realtime.connect(model="m") as connection:
+        assert await begin(connection, model="whisper-1", **helps) == {
+            "model": "whisper-1",
+            **helps,
+        }
+        await say(connection)
+        await gather(connection)
+        assert (
+            rig.engine.contexts[-1]
+            .story[0]
+            .endswith(
+                "Transcribe the en or de audio into text. These may occur: omnid, VAD. Be exact."
+            )
+        )
+
+
 async def peek(connection: Any, events: list[dict[str, Any]]) -> dict[str, Any]:
     event = connection.parse_event(await connection.recv_bytes()).to_dict()
     events.append(event)
