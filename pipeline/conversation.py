@@ -29,6 +29,7 @@ from pipeline.items import Item, TextContent
 from pipeline.listening.judges import Judges
 from pipeline.log import ConversationLog
 from pipeline.messages import Pcm, ResponseOptions, Rgb
+from pipeline.opening import Opening
 from pipeline.playout import Playout
 from pipeline.quiet import IdleWatch, SenderWatch
 from pipeline.replies import Replies
@@ -117,7 +118,13 @@ class Conversation:
         self._state: State = "listening"
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_opening = False
+        self._opening = Opening(
+            self._log,
+            clock=clock,
+            spawn=self._spawn,
+            on_open=self._replies.launch,
+            on_failed=self._engine_lost,
+        )
         self._sender = SenderWatch(clock)
         self._idle = IdleWatch(clock)
         self._closing = asyncio.Event()
@@ -360,23 +367,15 @@ class Conversation:
         task.add_done_callback(self._tasks.discard)
 
     def _reopen(self) -> None:
-        """Find a living engine, unless that is under way or nobody shall reply."""
-        is_wanted = not (self._config.is_transcription or self._is_opening)
-        if is_wanted and self._group is not None and not self._closing.is_set():
-            self._is_opening = True
-            self._spawn(self._open(), "open context")
+        """Find a living context, unless nobody shall reply."""
+        is_running = self._group is not None and not self._closing.is_set()
+        if is_running and not self._config.is_transcription:
+            self._opening.start()
 
-    async def _open(self) -> None:
-        try:
-            await self._log.open()
-        except EngineLostError as error:
-            self._emit(events.Failed(message=str(error), code="engine_lost"))
-            self._replies.fail_waiting(str(error))
-            self._note_state()
-        else:
-            self._replies.launch()
-        finally:
-            self._is_opening = False
+    def _engine_lost(self, error: EngineLostError) -> None:
+        self._emit(events.Failed(message=str(error), code="engine_lost"))
+        self._replies.fail_waiting(str(error))
+        self._note_state()
 
     def _act_unasked(self, act: Callable[[], None]) -> None:
         act()

@@ -147,7 +147,7 @@ class EngineClient:
         if self.is_alive(context) and not self.send(call):
             logger.error("context %d is given up: %s", context, _OVERLOADED)
             self._num_faults += 1
-            self.retire(context, _OVERLOADED)
+            self.retire(context, _OVERLOADED, "overloaded")
 
     def start_response(self, response: EngineResponse, call: port.Respond) -> None:
         if not self.is_alive(call.context):
@@ -160,11 +160,13 @@ class EngineClient:
         if self._contexts.pop(context, None):
             self.send(port.Close(context=context))
 
-    def retire(self, context: int, error: str) -> None:
+    def retire(self, context: int, error: str, refusal: port.Refusal | None) -> None:
         """A context can not go on: free it, fail what waits for it."""
+        if found := self._contexts.get(context):
+            found.refusal = refusal
         self.close_context(context)
         for response in [r for r in self._responses.values() if r.context == context]:
-            self._end(_failed(response.id, error))
+            self._end(_failed(response.id, error, refusal))
             self._fail_heard(response.id, error)
 
     async def heard(self, context: int, response: int, num_samples: int) -> str:
@@ -227,7 +229,7 @@ class EngineClient:
             self._num_faults += 1
             context.fault = fault.error
             if fault.is_lost:
-                self.retire(fault.context, fault.error)
+                self.retire(fault.context, fault.error, fault.refusal)
 
     def _lose(self, link: Link, failed: EngineFailed) -> None:
         link.lost.set_result(failed)
@@ -257,6 +259,7 @@ class EngineContext:
         self._client = client
         self.id = context
         self.fault: str | None = None  # the last one
+        self.refusal: port.Refusal | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -367,11 +370,12 @@ class EngineResponse:
             self._arrived.set()
 
 
-def _failed(response: int, error: str) -> ResponseEnded:
+def _failed(response: int, error: str, refusal: port.Refusal | None = None) -> ResponseEnded:
     return ResponseEnded(
         response=response,
         status="failed",
         usage=port.Usage(),
         stages=port.Stages(),
         error=error,
+        refusal=refusal,
     )

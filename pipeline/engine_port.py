@@ -2,9 +2,10 @@
 
 Every call but `Engine.ready` returns at once and is never blocked by the device; what an engine has
 to say comes back through `Response`. An engine that dies ends its responses as "failed" and its
-contexts are no longer `is_alive`: the caller opens a new context and hands it the conversation with
-`rebuild`. Implemented by `pipeline.engine_client.EngineClient` (over a thread or a child process)
-and by scripted fakes in tests.
+contexts are no longer `is_alive`, and so it is with a context that it refuses: the caller opens a
+new one and hands it the conversation with `rebuild`. Implemented by
+`pipeline.engine_client.EngineClient` (over a thread or a child process) and by scripted fakes in
+tests.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipeline.messages import (
     Frame,
     Message,
     Pcm,
+    Refusal,
     ResponseEvent,
     ResponseOptions,
 )
@@ -57,7 +59,13 @@ class Context(Protocol):
 
     @property
     def is_alive(self) -> bool:
-        """False once the engine that held it is gone; every other call is then ignored."""
+        """False once the engine has it no more, or has refused it; every other call is then
+        ignored.
+        """
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why an engine that lives has it no more; None where it has it, or does not say."""
 
     def configure(
         self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()

@@ -28,7 +28,8 @@ class ConversationLog:
     """See the module's docstring.
 
     Args:
-        on_lost: called when a context turns out to be dead; shall lead to a call of `open`.
+        on_lost: called when a context turns out to be dead, and when a reply finds none; shall
+            lead to a call of `open`.
         on_retracted: is given each speculative reply that was taken back.
         on_kept: called when one became a reply.
     """
@@ -44,6 +45,7 @@ class ConversationLog:
     ) -> None:
         self.history = History()
         self.speech: OpenSpeech | None = None
+        self.was_refused = False  # the last context, because the engine has too much to do
         self.generation = (
             0  # grows when the engine's log starts anew: older responses are unknown to it
         )
@@ -75,6 +77,7 @@ class ConversationLog:
         if not context.is_alive:
             raise EngineLostError("the engine died while a conversation was being opened")
         self._context = context
+        self.was_refused = False
         self._prepared = self._config
         self.generation += 1
         self._needs_rebuild = False
@@ -125,6 +128,7 @@ class ConversationLog:
         context = self._context
         if context is not None and not context.is_alive:
             self._context = None
+            self.was_refused = context.refusal == "overloaded"
             self._speculation = None
             self._is_replying = False
             if self.speech is not None:
@@ -294,6 +298,7 @@ class ConversationLog:
         reply.
         """
         if (context := self._living()) is None:
+            self._on_lost()
             return None
         if messages is None and (begun := self._confirmed(options, config)) is not None:
             self._is_replying = True

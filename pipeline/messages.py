@@ -349,16 +349,16 @@ class HeardText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextFault:
-    """A call on this context could not be carried out; the context stays as it was before that
-    call.
+    """A call on this context could not be carried out, and left it as it was.
 
-    `is_lost`: it could not be kept (no memory left, a bug): the engine has freed it, open a new one
-    and rebuild.
+    `is_lost`: it could not be opened now, because others are served late, or not be kept (no memory
+    left, a bug): the engine has freed it, open a new one and rebuild. `refusal`: what it failed by.
     """
 
     context: int
     error: str
     is_lost: bool = False
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -272,10 +272,12 @@ class EngineLoop:
             case messages.Close():
                 self._forget(call.context)
             case _:
-                if isinstance(call, messages.Open) and call.context not in self._contexts:
+                is_lost = isinstance(call, messages.Open) and call.context not in self._contexts
+                if is_lost:
                     self._lost[call.context] = error
                 if not is_known:
-                    self._answer(ContextFault(context=call.context, error=one_line(error)))
+                    can_retry = is_lost and error.refusal == "overloaded"
+                    self._tell_fault(call.context, error, is_lost=can_retry)
 
     # ------------------------------------------------------------------ ends
     def _lose(self, context: int, error: ModelError) -> None:
@@ -287,7 +289,13 @@ class EngineLoop:
                 self._end(response, "failed", error)
         self._contexts.discard(context)
         self._lost[context] = error
-        self._answer(ContextFault(context=context, error=one_line(error), is_lost=True))
+        self._tell_fault(context, error, is_lost=True)
+
+    def _tell_fault(self, context: int, error: ModelError, *, is_lost: bool) -> None:
+        fault = ContextFault(
+            context=context, error=one_line(error), is_lost=is_lost, refusal=error.refusal
+        )
+        self._answer(fault)
 
     def _forget(self, context: int) -> None:
         self._contexts.discard(context)

@@ -23,6 +23,7 @@ from pipeline.messages import (
     Message,
     Pcm,
     Pcm16,
+    Refusal,
     ResponseEnded,
     ResponseEvent,
     ResponseOptions,
@@ -179,6 +180,7 @@ class ScriptedContext:
 
     engine: ScriptedEngine
     is_alive: bool = True
+    refusal: Refusal | None = None
     newest_frame: Frame | None = None
     active: ScriptedResponse | None = None
 

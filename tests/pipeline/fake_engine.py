@@ -189,7 +189,10 @@ class FakeResponse:
 
     def _ended(self) -> ResponseEnded:
         status, error = self.script.status, self.script.error
-        if not self.context.is_alive:
+        refusal = self.script.refusal
+        if self.context.refusal is not None:
+            status, error, refusal = "failed", "the engine is at its limit", self.context.refusal
+        elif not self.context.is_alive:
             status, error = "failed", "the engine died"
         elif self.is_ended:
             status = "cancelled"
@@ -207,7 +210,7 @@ class FakeResponse:
             ),
             stages=Stages(first_pcm=12.0, tokens_left=3),
             error=error,
-            refusal=self.script.refusal,
+            refusal=refusal,
         )
 
 
@@ -225,6 +228,7 @@ class FakeContext:
         self.instructions = instructions
         self.voice = voice
         self.is_alive = True
+        self.refusal: Refusal | None = None
         self.is_closed = False
         self.calls: list[str] = []
         self.entries: list[Message | Speech | FakeResponse] = []
@@ -314,6 +318,12 @@ class FakeContext:
         self.engine.responses.append(self.active)
         return self.active
 
+    def refuse(self) -> None:
+        """The engine answers that it does not take it: others are served late already."""
+        self.is_alive, self.refusal = False, "overloaded"
+        if self.active is not None:
+            self.active._stop.set()
+
     def close(self) -> None:
         self.is_closed = True
         self.is_alive = False
@@ -329,13 +339,17 @@ class FakeContext:
 
 
 class FakeEngine:
-    """Contexts live until `die`; a new one can be opened once `revive` was called (or at once)."""
+    """Contexts live until `die`; a new one can be opened once `revive` was called (or at once).
+
+    While it `is_full` it refuses new ones, as a real one does: when the caller has gone on.
+    """
 
     def __init__(self, script: Script | None = None):
         self.script = script or Script()
         self.contexts: list[FakeContext] = []
         self.responses: list[FakeResponse] = []
         self.failure: str | None = None
+        self.is_full = False
         self._is_up = asyncio.Event()
         self._is_up.set()
         self._count = 0
@@ -381,6 +395,8 @@ class FakeEngine:
         self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()
     ) -> FakeContext:
         self.contexts.append(FakeContext(self, instructions=instructions, voice=voice, tools=tools))
+        if self.is_full:
+            asyncio.get_running_loop().call_soon(self.context.refuse)
         return self.contexts[-1]
 
 

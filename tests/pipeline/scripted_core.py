@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from models import content
-from models.errors import CheckpointError, RequestError
+from models.errors import CheckpointError, OverloadedError, RequestError
 
 FRAME_SAMPLES = 1920
 
@@ -58,6 +58,8 @@ class ScriptedCore:
     ) -> None:
         if voice is not None and voice not in self.voices:
             raise RequestError(f"voice {voice!r} is unknown")
+        if "full" in instructions:
+            raise OverloadedError("the engine is at its limit")
         self.contexts[context] = ScriptedContext(_script(instructions))
 
     def configure(

@@ -201,6 +201,16 @@ async def test_a_context_that_did_not_open_says_why(client: EngineClient) -> Non
     context.close()
 
 
+async def test_a_context_that_is_refused_for_now_is_dead_and_says_why(client: EngineClient) -> None:
+    context = client.open(instructions="full", voice=None)
+    last = ended(await read(context.respond(ResponseOptions())))
+    assert (last.status, last.refusal) == ("failed", "overloaded")
+    assert last.error == "the engine is at its limit"
+    assert (context.is_alive, context.refusal) == (False, "overloaded")
+    context = client.open(instructions="", voice=None)
+    assert ended(await read(context.respond(ResponseOptions()))).status == "completed"
+
+
 @pytest.mark.parametrize("word", ["crash-call", "oom-call", "oom-step"])
 async def test_one_context_is_lost_and_the_others_go_on(client: EngineClient, word: str) -> None:
     other = client.open(instructions="frames=20 step_ms=2", voice=None)

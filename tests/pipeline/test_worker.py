@@ -136,6 +136,7 @@ def test_a_reply_in_a_context_that_was_refused_says_by_what() -> None:
     respond = port.Respond(context=1, response=10, options=port.ResponseOptions())
     (fault, ended) = answers_to([[opened, respond], []], FullCore())
     assert isinstance(fault, port.ContextFault)
+    assert (fault.is_lost, fault.refusal) == (True, "overloaded")
     assert isinstance(ended, ResponseEnded)
     assert (ended.status, ended.refusal) == ("failed", "overloaded")
     assert ended.error == "the engine is at its limit"
