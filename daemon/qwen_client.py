@@ -1,9 +1,10 @@
 """Client events of the hosted Qwen-Omni-Realtime service, in the words of the Realtime protocol.
 
 The same envelope with other names: what the service calls `modalities` or `input_audio_format` is
-nested here. Values are not judged, only moved: `daemon.protocol` does that, and its errors name
-where the value went. What this server can not do (search, translation) is refused by name; of the
-sampling parameters those that it has not are checked and ignored.
+nested here. Values are not judged, only moved: `daemon.protocol` does that, and
+`daemon.qwen_server` gives its errors the service's names. What this server can not do (search,
+translation) is refused by name; of the sampling parameters those that it has not are checked and
+ignored.
 """
 
 from __future__ import annotations

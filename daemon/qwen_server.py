@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from daemon.protocol import ServerEvent
 from daemon.protocol_base import new_event_id
+from daemon.protocol_server import ErrorEvent
 
 _Event = dict[str, Any]
 
@@ -19,6 +21,19 @@ _RENAMED = {
     "response.output_audio_transcript.delta": "response.audio_transcript.delta",
     "response.output_audio_transcript.done": "response.audio_transcript.done",
 }
+# Where `daemon.qwen_client` moves what the service's clients say, and what they call it.
+_PARAMS = (
+    (re.compile(r"^session\.audio\.output\.voice\b"), "session.voice"),
+    (re.compile(r"^session\.audio\.input\.turn_detection\b"), "session.turn_detection"),
+    (re.compile(r"^session\.audio\.input\.transcription\b"), "session.input_audio_transcription"),
+    (re.compile(r"^(session\.audio\.\w+\.format)\.rate\b"), r"\1.sample_rate"),
+    (re.compile(r"^session\.output_modalities\b"), "session.modalities"),
+    (re.compile(r"^session\.max_output_tokens\b"), "session.max_tokens"),
+    (re.compile(r"^session\.x_sampling\."), "session."),
+    (re.compile(r"^(session\.tools\[\d+\])\.(?!type\b)"), r"\1.function."),
+    (re.compile(r"^response\.output_modalities\b"), "response.modalities"),
+    (re.compile(r"^response\.audio\.output\.voice\b"), "response.voice"),
+)
 _UNKNOWN_THERE = ("conversation.item.done", "rate_limits.updated")
 _PARTS = {"output_text": "text", "output_audio": "audio"}
 
@@ -28,6 +43,8 @@ def shown(event: ServerEvent) -> str | None:
     kind = event.type
     if kind in _UNKNOWN_THERE or kind.startswith("x."):
         return None
+    if isinstance(event, ErrorEvent):
+        return _error(event).to_json()
     if kind.endswith(".delta") and kind not in _RENAMED:
         return event.to_json()
     told = event.model_dump(mode="json")
@@ -39,6 +56,18 @@ def shown(event: ServerEvent) -> str | None:
     if "item" in told:
         told["item"] = _item(told["item"])
     return json.dumps(told, ensure_ascii=False)
+
+
+def _error(event: ErrorEvent) -> ErrorEvent:
+    """The same of what the client calls it."""
+    error = event.error
+    for pattern, name in _PARAMS if error.param is not None else ():
+        told = pattern.sub(name, error.param or "")
+        if told != error.param:
+            message = error.message.replace(f"'{error.param}'", f"'{told}'")
+            changed = error.model_copy(update={"param": told, "message": message})
+            return event.model_copy(update={"error": changed})
+    return event
 
 
 def finished() -> str:
