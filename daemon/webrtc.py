@@ -22,7 +22,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 
-from daemon import ice, rtp
+from daemon import ice, lost_peers, rtp
 from daemon.audio_source import take_over
 from daemon.auth import Refusal
 from daemon.media import Camera, Loudspeaker, Microphone
@@ -48,9 +48,10 @@ _CANDIDATE = re.compile(r"^a=candidate:\S+ \d+ \S+ \d+ (\S+) ", re.MULTILINE)
 
 
 def install(sessions: Sessions) -> None:
-    """Prepare aiortc for all calls of this process."""
+    """Prepare aiortc for all calls of this process, on the running loop."""
     settings = sessions.settings
     ice.install(settings.server.host)
+    lost_peers.install(asyncio.get_running_loop())
     rtp.ask_for_repair()
     rtp.send_speech()
     rtp.install_decoders(
