@@ -19,7 +19,7 @@ from models.recipe.phonemes import num_phonemes
 from models.recipe.run import Run, keep_on
 from models.recipe.utterances import Utterance, load_shard
 
-NUM_SHARDS = 44
+NUM_SHARDS = 70
 FIRST_SHARDS = 8
 STEPS_PER_SHARD = 15  # one more of the shards is used after so many steps
 FOLDER = "utterances"

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from models.qwen3_omni.mel import LogMel
 from models.recipe import acoustics, voices
+from models.recipe.blended import blended
 from models.recipe.dialogues import SKILLS, Past, Said, conversation
 from models.recipe.grammar import Split
 from models.recipe.speakers import spoken
 
 UNKNOWN = "?"  # stands for a word that is not the model's
 UTTERANCES_PER_SHARD = 500
+BLENDED_SHARE = 0.5  # of two voices
 WORST_CASE_SHARE = 0.3  # made with all of `acoustics.Conditions`; the others are clean
 
 
@@ -73,8 +75,12 @@ def _make_shard(number: int) -> list[tuple[Tensor, str]]:
             is_hard = chance.random() < WORST_CASE_SHARE
             conditions = acoustics.Conditions() if is_hard else acoustics.CLEAN
             voice = voices.random_voice(chance)
-            pcm = spoken(said, voice, chance, conditions, Path(scratch))
-            made.append((log_mel.raw_clip(pcm).half(), heard_as(said)))
+            raw = log_mel.raw_clip(spoken(said, voice, chance, conditions, Path(scratch)))
+            if said.sound == "speech" and chance.random() < BLENDED_SHARE:
+                other = voices.random_voice(chance)
+                pcm = spoken(said, other, chance, acoustics.CLEAN, Path(scratch))
+                raw = blended(raw, log_mel.raw_clip(pcm), chance.uniform(-0.3, 0.7))
+            made.append((raw.half(), heard_as(said)))
     return made
 
 

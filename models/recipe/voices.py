@@ -1,9 +1,10 @@
 """Sentences spoken by the synthesizers of a Debian system, kept as files.
 
-Programs are called: `flite`, `espeak-ng`, and festival's `text2wave`. Voices of flite and espeak-ng
-are for training; festival's are the unseen ones, so that a test asks a synthesizer that was
-never trained on. Sound is what the programs made, at 16 kHz; rooms, noise and telephones are
-`models.recipe.acoustics`. Packages: flite espeak-ng festival festvox-kdlpc16k festvox-us-slt-hts.
+Programs are called: `flite`, `espeak-ng`, `pico2wave`, and festival's `text2wave`. Voices of the
+first three are for training; festival's are the unseen ones, so that a test asks a synthesizer that
+was never trained on. Sound is what the programs made, at 16 kHz; rooms, noise and telephones are
+`models.recipe.acoustics`. Packages: flite espeak-ng libttspico-utils (section non-free), festival
+festvox-kdlpc16k festvox-us-slt-hts.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from models.content import Pcm
 from models.errors import CheckpointError
 from models.recipe.sound import read_wav, resampled, write_wav
 
-Program = Literal["flite", "espeak-ng", "text2wave"]
+Program = Literal["flite", "espeak-ng", "pico2wave", "text2wave"]
 SAMPLE_RATE_HZ = 16_000
 TIMEOUT_S = 60.0
+PICO_SHARE = 0.33
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ _ESPEAK = tuple(
     for accent in ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp")
     for variant in ("", "+m1", "+m3", "+m7", "+f1", "+f2", "+f4", "+Annie", "+Andrea", "+Storm")
 )
+_PICO = ("en-US", "en-GB")
 UNSEEN = tuple(
     Voice(program="text2wave", name=name, rate=rate)
     for name in ("ked_diphone", "cmu_us_slt_arctic_hts")
@@ -59,9 +62,13 @@ UNSEEN = tuple(
 
 
 def random_voice(chance: random.Random) -> Voice:
-    """A voice for training."""
+    """A voice for training; pico2wave's where that is installed."""
     rate = chance.uniform(0.8, 1.25)
-    if chance.random() < 0.55:
+    draw = chance.random()
+    if draw < PICO_SHARE and shutil.which("pico2wave") is not None:
+        pitch = chance.uniform(0.7, 1.4)
+        return Voice(program="pico2wave", name=chance.choice(_PICO), rate=rate, pitch=pitch)
+    if draw < 0.7:
         pitch = chance.uniform(0.85, 1.2)
         return Voice(program="flite", name=chance.choice(_FLITE), rate=rate, pitch=pitch)
     pitch = chance.uniform(0.7, 1.4)
@@ -115,6 +122,11 @@ def _espeak(text: str, voice: Voice, path: Path) -> None:
     _call(["espeak-ng", "-v", voice.name, "-s", speed, "-p", pitch, "-w", str(path), text])
 
 
+def _pico(text: str, voice: Voice, path: Path) -> None:
+    marked = f'<pitch level="{100 * voice.pitch:.0f}"><speed level="{100 * voice.rate:.0f}">{text}'
+    _call(["pico2wave", "-l", voice.name, "-w", str(path), f"{marked}</speed></pitch>"])
+
+
 def _festival(text: str, voice: Voice, path: Path) -> None:
     program = f"(begin (voice_{voice.name}) (Parameter.set 'Duration_Stretch {1 / voice.rate:.3f}))"
     _call(["text2wave", "-eval", program, "-o", str(path)], text)
@@ -134,5 +146,6 @@ def _call(command: list[str], text: str = "") -> None:
 _PROGRAMS: Mapping[Program, Callable[[str, Voice, Path], None]] = {
     "flite": _flite,
     "espeak-ng": _espeak,
+    "pico2wave": _pico,
     "text2wave": _festival,
 }
