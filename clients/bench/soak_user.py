@@ -14,6 +14,7 @@ from clients.bench.speech import Speech
 
 CREATED_S = 20.0
 REPLY_S = 30.0
+TAKEN_S = 10.0  # longer than it lasts: so late may what is said be taken
 HEARD_S = (0.2, 1.2)  # of the reply, before the user speaks over it
 PAUSE_S = (0.2, 1.0)
 MAX_TURNS = 4
@@ -88,10 +89,15 @@ class User:
 
 
 async def _say(peer: Peer, speech: Speech) -> None:
-    """Say it to its end."""
+    """Say it to its end.
+
+    Raises:
+        TimeoutError: nobody takes the sound any more, as where the connection broke.
+    """
     is_said = asyncio.Event()
     peer.microphone.say(speech, lambda _: is_said.set())
-    await is_said.wait()
+    async with asyncio.timeout(len(speech.pcm) / peer.microphone.rate_hz + TAKEN_S):
+        await is_said.wait()
     # the recording's own silence, before which nothing else can be said
     await asyncio.sleep((len(speech.pcm) - speech.end) / peer.microphone.rate_hz + 0.1)
 

@@ -9,13 +9,17 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from clients.bench import soak
+from clients.bench import soak, soak_user
 from clients.bench.errors import BenchError
 from clients.bench.footprint import Footprint, gauge, growth, look
+from clients.bench.microphone import Microphone
+from clients.bench.speech import Speech
 
 METRICS = """# HELP omnid_sessions Sessions that are open.
 omnid_sessions{transport="webrtc"} 2.0
@@ -74,6 +78,17 @@ def test_a_look_sees_threads_and_descriptors() -> None:
 def test_no_such_process() -> None:
     with pytest.raises(BenchError, match="no process"):
         look(2**30, METRICS)
+
+
+async def test_a_user_whose_sound_nobody_takes_any_more_gives_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As over a connection that broke while he spoke: he hung for ever, and the soak with him."""
+    monkeypatch.setattr(soak_user, "TAKEN_S", 0.05)
+    peer = SimpleNamespace(microphone=Microphone(48_000))
+    speech = Speech(name="words", pcm=np.ones(480, np.int16), end=480)
+    with pytest.raises(TimeoutError):
+        await soak_user._say(peer, speech)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
