@@ -147,8 +147,8 @@ Words = Annotated[list[Annotated[str, Field(min_length=1)]] | None, Field(max_le
 
 
 class TranscriptionPatch(ClientModel):
-    """The model itself transcribes, whatever recogniser is named; what helps it is told to it. It
-    begins when the turn is over, so that no delay can be chosen.
+    """The model itself transcribes, whatever recogniser is named; what helps it is told to it. A
+    delay is taken and shown, and changes nothing: each begins as soon as its turn is over.
     """
 
     model: str | None = None
@@ -156,7 +156,7 @@ class TranscriptionPatch(ClientModel):
     languages: Words = None
     prompt: str | None = None
     keywords: Words = None
-    delay: Annotated[None, _check_off("Delays of transcripts are")] = None
+    delay: Effort | None = None
 
 
 class NoiseReductionPatch(ClientModel):
@@ -281,6 +281,7 @@ class TranscriptionView(ServerModel):
     prompt: str | None = None
     languages: list[str] | None = None
     keywords: list[str] | None = None
+    delay: Effort | None = None
 
 
 class NoiseReductionView(ServerModel):

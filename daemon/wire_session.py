@@ -241,6 +241,7 @@ class WireSession:
                 prompt=patch.transcription.prompt,
                 languages=patch.transcription.languages or None,
                 keywords=patch.transcription.keywords or None,
+                delay=patch.transcription.delay,
             )
         if "noise_reduction" in patch.model_fields_set:
             changes["noise_reduction"] = reduction_of_patch(

@@ -198,10 +198,13 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "decimal_above_max_value",
         "session.audio.input.noise_reduction.strength",
     ),
-    (
-        audio(input={"transcription": {"delay": "low"}}),
-        "invalid_value",
-        "session.audio.input.transcription.delay",
+    *(
+        (
+            audio(input={"transcription": {"delay": impossible}}),
+            "invalid_value",
+            "session.audio.input.transcription.delay",
+        )
+        for impossible in ("banana", "", 200)
     ),
     (
         audio(input={"transcription": {"keywords": [""]}}),

@@ -40,6 +40,18 @@ async def test_all_that_helps_is_told_to_the_model() -> None:
         )
 
 
+async def test_a_delay_is_shown_as_it_was_asked() -> None:
+    async with serving() as rig, client(rig).realtime.connect(model="m") as connection:
+        await collect(connection, "session.created")
+        for delay in ("minimal", "low", "medium", "high", "xhigh", None):
+            asked: Any = {"model": "gpt-realtime-whisper", "delay": delay}
+            audio: Any = {"input": {"transcription": asked}}
+            await connection.session.update(session={"type": "realtime", "audio": audio})
+            (updated,) = await collect(connection, "session.updated")
+            shown = updated["session"]["audio"]["input"]["transcription"]
+            assert shown == {key: value for key, value in asked.items() if value is not None}
+
+
 async def peek(connection: Any, events: list[dict[str, Any]]) -> dict[str, Any]:
     event = connection.parse_event(await connection.recv_bytes()).to_dict()
     events.append(event)
