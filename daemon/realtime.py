@@ -25,7 +25,7 @@ from daemon.remote_tools import RemoteTools
 from daemon.replies import is_request
 from daemon.responses import Responses
 from daemon.settings import LimitSettings
-from daemon.told import check_told, fits
+from daemon.told import check_told, fits, in_pieces
 from daemon.turn_metrics import metrics_event
 from daemon.wire_input import WireInput
 from daemon.wire_items import Media, item_from_wire, view_of
@@ -161,8 +161,9 @@ class RealtimeSession:
             self.refuse(str(error), error.code, error.param, event_id=event_id, to=sender)
 
     def _send(self, event: ServerEvent) -> None:
-        for listener in self._listeners:
-            listener(event)
+        for piece in in_pieces(event, self._max_event_bytes):
+            for listener in self._listeners:
+                listener(piece)
 
     def refuse(
         self,

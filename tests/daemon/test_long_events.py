@@ -14,6 +14,10 @@ from rtc_client import calling
 from test_sideband import address, next_of
 from wire_client import wire
 
+from daemon.protocol_server import CallArgumentsDelta, TextDelta
+from daemon.protocol_transcripts import InputTranscriptDelta
+from daemon.told import fits, in_pieces
+
 MIB = 1 << 20
 
 
@@ -125,3 +129,24 @@ async def test_a_history_may_come_as_fast_as_it_can_be_sent() -> None:
         for _ in range(6):
             await client.until("conversation.item.done")
         await client.check_open()
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "\U0001f600", "\x01", '"'])
+@pytest.mark.parametrize("kind", [TextDelta, CallArgumentsDelta, InputTranscriptDelta])
+def test_a_part_of_a_text_that_is_too_long_is_told_in_smaller_ones(
+    kind: type[Any], letter: str
+) -> None:
+    name = "resp_" + "f" * 40
+    wanted = {"response_id": name, "item_id": name, "output_index": 1, "content_index": 0}
+    fields = {key: value for key, value in wanted.items() if key in kind.model_fields}
+    if kind is CallArgumentsDelta:
+        fields["call_id"] = "c" * 64
+    max_bytes = 245_760
+    event = kind(**fields, delta=letter * 300_000)
+    pieces = in_pieces(event, max_bytes)
+    assert len(pieces) > 1
+    assert all(fits(piece, max_bytes) for piece in pieces)
+    assert "".join(piece.delta for piece in pieces) == event.delta
+    assert len({piece.event_id for piece in pieces}) == len(pieces)
+    short = kind(**fields, delta=letter * 100)
+    assert in_pieces(short, max_bytes) == [short]
