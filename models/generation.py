@@ -1,15 +1,15 @@
 """`generation_config.json` -> how text, speech codes and residual codes are sampled.
 
-Only the thinker's settings come from the file. The talker's and the code predictor's are
-Qwen3-Omni's own, which no file of the checkpoint holds: they are arguments of `generate` in
-Hugging Face `transformers`. Nothing here samples.
+The talker's and the code predictor's are Qwen3-Omni's own, which no published file holds: they are
+arguments of `generate` in Hugging Face `transformers`. Keys of the talker's arguments' names
+(`talker_temperature`, ...) in the file are taken in their place. Nothing here samples.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,24 @@ def parse_generation(raw: Mapping[str, Any], config: OmniConfig) -> GenerationSe
         vocab_size = config.thinker.decoder.vocab_size
         if not all(0 <= token < vocab_size for token in text.eos_ids):
             raise ValueError(f"eos_token_id {sorted(text.eos_ids)}; there are {vocab_size} tokens")
-        return GenerationSettings(thinker=text)
+        codes = _codes(given)
+        return GenerationSettings(
+            thinker=text,
+            talker=SpeechSettings(sampling=codes),
+            predictor=replace(RESIDUAL_CODES, do_sample=codes.do_sample),
+        )
     except (TypeError, ValueError, RequestError) as error:
         raise CheckpointError(f"generation_config.json: {error}") from error
+
+
+def _codes(given: Mapping[str, Any]) -> SamplingSettings:
+    return SamplingSettings(
+        do_sample=bool(given.get("talker_do_sample", CODES.do_sample)),
+        temperature=float(given.get("talker_temperature", CODES.temperature)),
+        top_k=int(given.get("talker_top_k", CODES.top_k)),
+        top_p=float(given.get("talker_top_p", CODES.top_p)),
+        repetition_penalty=float(given.get("talker_repetition_penalty", CODES.repetition_penalty)),
+    )
 
 
 def _text(given: Mapping[str, Any], im_end_id: int) -> TextSettings:

@@ -53,6 +53,18 @@ def test_all_fields(tmp_path: Path, config: OmniConfig) -> None:
     assert thinker.eos_ids == {151643, 151645}
 
 
+def test_the_talkers_arguments(config: OmniConfig) -> None:
+    raw = {"temperature": 0.5, "talker_temperature": 0.4, "talker_top_k": 8, "talker_top_p": 0.9}
+    settings = parse_generation(raw | {"talker_repetition_penalty": 1.0}, config)
+    assert settings.talker.sampling == SamplingSettings(
+        temperature=0.4, top_k=8, top_p=0.9, repetition_penalty=1.0
+    )
+    assert settings.predictor == parse_generation({}, config).predictor
+    greedy = parse_generation({"talker_do_sample": False}, config)
+    assert not greedy.talker.sampling.do_sample
+    assert not greedy.predictor.do_sample
+
+
 def test_null_is_absent(config: OmniConfig) -> None:
     settings = parse_generation({"temperature": None, "eos_token_id": None, "top_k": None}, config)
     assert settings == parse_generation({}, config)
@@ -70,6 +82,8 @@ def test_null_is_absent(config: OmniConfig) -> None:
         {"min_new_tokens": 5, "max_new_tokens": 4},
         {"eos_token_id": ["x"]},
         {"eos_token_id": 10**6},
+        {"talker_temperature": -1.0},
+        {"talker_top_k": "many"},
     ],
 )
 def test_values_out_of_range(raw: dict, config: OmniConfig) -> None:
