@@ -1,4 +1,4 @@
-"""From a name to a checkpoint folder: a folder as it is, or a downloaded model of the hub.
+"""From a name to a checkpoint folder: the embedded one, a folder as it is, or a model of the hub.
 
 Sizes are asked first: a download that would not fit on the disk, or weights that would not fit in
 any device's memory, are refused before the first byte. Without network a model that is in the
@@ -25,11 +25,13 @@ _NETWORK_ERRORS: tuple[type[Exception], ...] = (
 )
 FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt")
 MOST_PACKED = 2.5  # times fewer bytes, with the experts in 4 bits (published: 71 GB, then 29)
+EMBEDDED = "embedded"  # what is served when no other model is named; made by `models.recipe`
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve_checkpoint(name: str) -> Path:
-    """The folder of the checkpoint called `name`: a path, or a hub id like `Qwen/Qwen3-Omni`.
+    """The folder of the checkpoint called `name`: "embedded", a path, or a hub id `OWNER/NAME`.
 
     May download, with a progress bar on stderr; what was there before a broken download is used
     again.
@@ -38,6 +40,8 @@ def resolve_checkpoint(name: str) -> Path:
         CheckpointError: no such folder or model, or the hub can not be reached.
         ResourceError: not enough disk for the download, or memory for the weights.
     """
+    if name == EMBEDDED:
+        return EMBEDDED_FOLDER
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

@@ -33,7 +33,7 @@ from models.content import (
 )
 from models.engine import Engine
 from models.errors import ModelError, RequestError
-from models.hub import resolve_checkpoint
+from models.hub import EMBEDDED, resolve_checkpoint
 from models.wav import read_wav, write_wav
 
 CONTEXT, RESPONSE = 1, 1
@@ -42,7 +42,9 @@ OUTPUT_HZ = 24_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
+    parser.add_argument(
+        "--model", default=EMBEDDED, help="checkpoint folder or hub id (default: %(default)s)"
+    )
     parser.add_argument("--audio", type=Path, help="WAV file with the spoken question")
     parser.add_argument("--image", type=Path, help="picture to look at")
     parser.add_argument("--text", type=_utf8, help="typed question")

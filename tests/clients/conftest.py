@@ -157,8 +157,18 @@ async def _serve(
 # ------------------------------------------------------------------------------- the real server
 @pytest.fixture(scope="session")
 def omnid_server() -> Iterator[str]:
-    """The URL of a running `omnid serve` with the small default model, ready to talk."""
-    command = [sys.executable, "-m", "daemon", "serve", "--port", "0"]
+    """The URL of a running `omnid serve` with a random model, ready to talk, and at length."""
+    yield from _serving("--model", "tiny")
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[str]:
+    """The same with the model that is served when none is named."""
+    yield from _serving()
+
+
+def _serving(*flags: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "daemon", "serve", "--port", "0", *flags]
     with subprocess.Popen(
         command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
     ) as server:
@@ -245,12 +255,26 @@ def microphone_wav(tmp_path: Path, fixtures: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def camera_y4m(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A camera at 10 frames a second: one second each of red, green and blue, again and again."""
+    path: Path = tmp_path_factory.mktemp("camera") / "colours.y4m"
+    write_camera(path, tuple(CAMERA_COLOURS))
+    return path
+
+
+@pytest.fixture(scope="session")
+def red_camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera before a red wall."""
+    path: Path = tmp_path_factory.mktemp("camera") / "red.y4m"
+    write_camera(path, ("red",))
+    return path
+
+
+def write_camera(path: Path, colours: tuple[str, ...]) -> None:
+    """A video of plain colours, a second each."""
     import av
 
-    path = tmp_path_factory.mktemp("camera") / "colours.y4m"
     with path.open("wb") as target:
         target.write(b"YUV4MPEG2 W320 H240 F10:1 Ip A1:1 C420jpeg\n")
-        for colour in CAMERA_COLOURS.values():
+        for colour in (CAMERA_COLOURS[name] for name in colours):
             rgb = np.full((240, 320, 3), colour, np.uint8)
             yuv = (
                 av.VideoFrame.from_ndarray(rgb, format="rgb24")
@@ -258,7 +282,6 @@ def camera_y4m(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 .to_ndarray()
             )
             target.write((b"FRAME\n" + yuv.tobytes()) * 10)
-    return path
 
 
 @pytest.fixture
@@ -270,8 +293,10 @@ def browse(chromium_path: str, camera_y4m: Path) -> Callable[..., Any]:
     from playwright.async_api import async_playwright
 
     @asynccontextmanager
-    async def open_page(microphone: Path | None = None, **context: Any) -> AsyncIterator[Any]:
-        flags = [*FLAGS, f"--use-file-for-fake-video-capture={camera_y4m}"]
+    async def open_page(
+        microphone: Path | None = None, camera: Path = camera_y4m, **context: Any
+    ) -> AsyncIterator[Any]:
+        flags = [*FLAGS, f"--use-file-for-fake-video-capture={camera}"]
         if microphone is not None:
             flags.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
         async with async_playwright() as playwright:

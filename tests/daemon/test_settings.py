@@ -14,7 +14,7 @@ from daemon.settings import SettingsError, load
 def test_defaults_are_complete_and_every_key_has_its_reason() -> None:
     settings = load()
     assert settings.server.host == "127.0.0.1"
-    assert settings.engine.model == "tiny"
+    assert settings.engine.model == "embedded"
     assert settings.voices["alloy"] == "default"
     text = resources.files("configs").joinpath("default.toml").read_text("utf-8")
     for line in text.splitlines():
