@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(90)]
 
 UP = "() => omnid.transport === 'websocket' && omnid.state !== 'connecting'"
 DOWN = "() => omnid.state === 'reconnecting'"
+PATIENCE_S = 20.0  # browsers on busy machines
 WORDS = ("One", " two", " three", " four", " five")
 FRAMES = 30  # 2.4 s
 OF_KIND = "kind => omnid.events.filter(e => e.event.type === kind)"
@@ -108,11 +109,11 @@ async def test_a_reply_goes_on_over_a_new_line(browse: Callable[..., Any]) -> No
         talking(browse, url) as page,
     ):
         await page.wait_for_function("() => omnid.state === 'speaking'")
-        await until(lambda: rig.engine.response.num_frames == FRAMES // 2)
+        await until(lambda: rig.engine.response.num_frames == FRAMES // 2, PATIENCE_S)
         line.cut()
         await page.wait_for_function(DOWN)
         rig.engine.response.go_on()
-        await until(lambda: rig.engine.response.num_frames == FRAMES)
+        await until(lambda: rig.engine.response.num_frames == FRAMES, PATIENCE_S)
         await page.click("#manual")  # what is wished for meanwhile is done afterwards
         line.mend()
         await page.wait_for_function(UP.replace("connecting", "reconnecting"), timeout=10_000)
@@ -130,7 +131,7 @@ async def test_a_reply_goes_on_over_a_new_line(browse: Callable[..., Any]) -> No
         items = await page.evaluate(OF_KIND, "conversation.item.create")
         assert len(items) == 1, "nothing is made anew"
         (session,) = rig.app.state.sessions._live.values()
-        await until(lambda: session.session.session.turn_detection is None)
+        await until(lambda: session.session.session.turn_detection is None, PATIENCE_S)
         story = ["user: hello there", f"assistant: {''.join(WORDS)}"]
         assert rig.engine.context.story[:2] == story
         assert len(rig.engine.contexts) == 1
@@ -146,10 +147,10 @@ async def test_a_session_that_is_gone_is_made_anew(browse: Callable[..., Any]) -
         await page.wait_for_function(f"() => ({OF_KIND})('output_audio_buffer.stopped').length")
         line.cut()
         await page.wait_for_function(DOWN)
-        await until(lambda: rig.num_live == 0)
+        await until(lambda: rig.num_live == 0, PATIENCE_S)
         line.mend()
         await page.wait_for_function(UP.replace("connecting", "reconnecting"), timeout=10_000)
-        await until(lambda: rig.num_live == 1)
+        await until(lambda: rig.num_live == 1, PATIENCE_S)
         story = ["user: hello there", f"assistant: {''.join(WORDS)}"]
-        await until(lambda: rig.engine.contexts[-1].story == story)
+        await until(lambda: rig.engine.contexts[-1].story == story, PATIENCE_S)
         assert len(rig.engine.contexts) == 2
