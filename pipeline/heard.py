@@ -57,6 +57,9 @@ class Heard:
         if reply.item is None:
             return
         reply.item.status = "incomplete"
+        if reply.max_heard_samples is not None:
+            num_samples = min(num_samples, reply.max_heard_samples)
+        reply.max_heard_samples = num_samples  # what was cut does not come back
         self.remember(reply, num_samples)
         reply.cut_audio(num_samples)
         end_ms = num_samples // SAMPLES_PER_MS if audio_end_ms is None else audio_end_ms

@@ -46,7 +46,7 @@ class Reply:
     None: the conversation; `anchor_id` is the item that it follows (the last one when an engine
     took it on); `item` is what it says or writes, `calls` its tool calls by their numbers;
     `num_samples` is the length of its speech so far; `alignment` holds (samples so far, characters
-    spoken by then) for each codec frame; `max_heard_samples` is set once a paced output was cut: no
+    spoken by then) for each codec frame; `max_heard_samples` is set once the reply was cut: no
     more than that can have been heard; `told` is what an engine was told last of what was heard:
     (generation of the log, samples).
     """

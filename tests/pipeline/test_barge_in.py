@@ -229,6 +229,22 @@ async def test_truncation_errors_leave_all_as_it_was() -> None:
         assert s.one(events.ItemTruncated).audio_end_ms == 640
 
 
+async def test_what_was_cut_does_not_come_back() -> None:
+    """Neither by a later cut nor by one beyond the end, which clients often send."""
+    async with session() as s:
+        await s.say(UTTERANCE)
+        item = s.one(events.ResponseFinished).item
+        s.conversation.truncate_item(item.id, audio_end_ms=200)
+        await settle()
+        left = item.content[0].transcript, s.engine.context.story
+        assert left[0] not in ("", "One two three four")
+        s.conversation.truncate_item(item.id, audio_end_ms=400)
+        with pytest.raises(BadInputError, match="already shorter"):
+            s.conversation.truncate_item(item.id, audio_end_ms=99_999)
+        await settle()
+        assert (item.content[0].transcript, s.engine.context.story) == left
+
+
 async def test_truncating_a_running_reply_stops_it() -> None:
     engine = FakeEngine(Script(holds_at=6))
     async with session(engine=engine) as s:
