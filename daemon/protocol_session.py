@@ -142,7 +142,7 @@ def _parse_detection(value: Any) -> Any:
 TurnDetection = Annotated[ServerVad | SemanticVad, BeforeValidator(_parse_detection)]
 
 
-# ------------------------------------------------------------------------------- what a client send
+# ------------------------------------------------------------------------------ what a client sends
 Words = Annotated[list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=MAX_WORDS)]
 
 

@@ -61,8 +61,10 @@ def shown(event: ServerEvent) -> str | None:
 def _error(event: ErrorEvent) -> ErrorEvent:
     """The same of what the client calls it."""
     error = event.error
-    for pattern, name in _PARAMS if error.param is not None else ():
-        told = pattern.sub(name, error.param or "")
+    if error.param is None:
+        return event
+    for pattern, name in _PARAMS:
+        told = pattern.sub(name, error.param)
         if told != error.param:
             message = error.message.replace(f"'{error.param}'", f"'{told}'")
             changed = error.model_copy(update={"param": told, "message": message})
