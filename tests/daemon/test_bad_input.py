@@ -450,19 +450,24 @@ async def test_a_frame_over_the_limit_closes_with_1009() -> None:
         await until(lambda: rig.num_live == 0)
 
 
+async def write_without_reading(rig: Any, socket: Any) -> None:
+    """Ask for errors until the session is given up."""
+    long = json.dumps({"type": "x" * 70, "event_id": "e" * 500})
+    socket.transport.pause_reading()
+    for _ in range(40_000):
+        if rig.num_live == 0:
+            break
+        await socket.send(long)
+    await until(lambda: rig.num_live == 0)
+
+
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.outbox.STALLED_S", 0.5)
     async with (
         serving(limits__max_outbox_bytes=100_000) as rig,
         talking(rig, max_queue=None) as socket,
     ):
-        long = json.dumps({"type": "x" * 70, "event_id": "e" * 500})
-        socket.transport.pause_reading()
-        for _ in range(40_000):
-            if rig.num_live == 0:
-                break
-            await socket.send(long)
-        await until(lambda: rig.num_live == 0)
+        await write_without_reading(rig, socket)
         assert (
             'omnid_dropped_total{what="slow_client"} 1.0'
             in rig.app.state.sessions.metrics.render().decode()
@@ -479,13 +484,7 @@ async def test_who_never_reads_again_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
         serving(limits__max_outbox_bytes=100_000) as rig,
         talking(rig, max_queue=None) as socket,
     ):
-        long = json.dumps({"type": "x" * 70, "event_id": "e" * 500})
-        socket.transport.pause_reading()
-        for _ in range(40_000):
-            if rig.num_live == 0:
-                break
-            await socket.send(long)
-        await until(lambda: rig.num_live == 0)
+        await write_without_reading(rig, socket)
         assert rig.server.server_state.connections, "it may still read on"
         await until(lambda: not rig.server.server_state.connections)
         socket.transport.abort()
