@@ -63,7 +63,14 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument(
         "--minutes", type=float, default=60.0, help="how long each stage may train (default: 60)"
     )
-    train.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    begin = train.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    begin.add_argument(
+        "--from",
+        dest="begin_with",
+        metavar="CHECKPOINT",
+        help="begin a new DIR with what a checkpoint of the recipe has learnt, e.g. `embedded`",
+    )
     train.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
 
 
@@ -129,7 +136,15 @@ def _tiny(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     names = list(STAGES) if args.stage == "all" else [args.stage]
-    run_stages(args.folder, names, seed=args.seed, minutes=args.minutes, is_resumed=args.resume)
+    begin_with = None if args.begin_with is None else resolve_checkpoint(args.begin_with)
+    run_stages(
+        args.folder,
+        names,
+        seed=args.seed,
+        minutes=args.minutes,
+        is_resumed=args.resume,
+        begin_with=begin_with,
+    )
     return 0
 
 

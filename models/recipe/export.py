@@ -24,6 +24,7 @@ from models.recipe.sheets import CAMERA_LIMITS
 from models.recipe.sizes import embedded_config
 from models.recipe.thinker_stage import trained_learner
 from models.recipe.tokenizer import Vocabulary, write_tokenizer
+from models.recipe.warm_start import write_training
 from models.tiny_config import PREPROCESSOR
 from models.weights import save_model
 
@@ -53,6 +54,7 @@ def export(work: Path, folder: Path) -> int:
     _write_json(folder / "preprocessor_config.json", preprocessor)
     _write_json(folder / "video_preprocessor_config.json", {**PIXELS, "size": SIZE})
     _write_json(folder / "generation_config.json", _generation(vocabulary))
+    write_training(work, folder)
     _write_json(folder / "config.json", raw)
     total = sum(path.stat().st_size for path in folder.iterdir())
     if total > MAX_BYTES:

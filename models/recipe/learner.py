@@ -26,6 +26,7 @@ from models.recipe.tokenizer import Vocabulary, learn_vocabulary, write_tokenize
 from models.recipe.utterances import UNKNOWN
 
 NUM_VOCABULARY_CONVERSATIONS = 3000
+VOCABULARY_FILE = "vocabulary.json"
 HEAD_SCALE = 0.125  # of the table: rows as long as those of any other matrix here
 
 
@@ -65,14 +66,20 @@ class Learner:
 
 def work_vocabulary(work: Path) -> Vocabulary:
     """That of vocabulary.json in `work`: learnt once, the tables follow from it."""
-    path = work / "vocabulary.json"
+    path = work / VOCABULARY_FILE
     if not path.exists():
         system = ChatTemplate(TEMPLATE).system("", TOOLS)
         found = learn_vocabulary([*all_texts(NUM_VOCABULARY_CONVERSATIONS), system, system])
-        unfinished = path.with_suffix(".new")
-        unfinished.write_text(json.dumps(found.pieces, indent=0), encoding="utf-8")
-        unfinished.rename(path)
+        save_vocabulary(found, work)
     return Vocabulary(pieces=tuple(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def save_vocabulary(vocabulary: Vocabulary, work: Path) -> None:
+    """Write it into a work folder: whole or not at all."""
+    path = work / VOCABULARY_FILE
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(json.dumps(vocabulary.pieces, indent=0), encoding="utf-8")
+    unfinished.rename(path)
 
 
 def new_learner(vocabulary: Vocabulary, seed: int) -> Learner:

@@ -29,15 +29,15 @@ class Pace:
     averaging: float
     betas: tuple[float, float] = (0.9, 0.98)
 
-    def rate(self, step: int) -> float:
-        """The rate of this step."""
-        rise = min(1.0, (step + 1) / self.warmup_steps)
+    def rate(self, step: int, begun: int = 0) -> float:
+        """The rate of this step, where the optimiser knows nothing from before step `begun`."""
+        rise = min(1.0, (step - begun + 1) / self.warmup_steps)
         return self.peak_rate * rise * float((1 + 3 * step / self.rate_halves_after) ** -0.5)
 
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """See the module's docstring. `average`: name -> averaged weight."""
+    """See the module's docstring. `average`: name -> averaged weight. `begun`: the optimiser's."""
 
     module: nn.Module
     pace: Pace
@@ -45,14 +45,23 @@ class Run:
     optimizer: torch.optim.AdamW
     seed: int
     step: int = 0
+    begun: int = 0
 
     @classmethod
-    def new(cls, module: nn.Module, pace: Pace, seed: int) -> Run:
-        """At step 0, with the weights that `module` has."""
+    def new(cls, module: nn.Module, pace: Pace, seed: int, *, step: int = 0) -> Run:
+        """At `step`, with the weights that `module` has."""
         average = {name: p.detach().clone() for name, p in module.named_parameters()}
         learning = [p for p in module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=pace.peak_rate, betas=pace.betas)
-        return cls(module=module, pace=pace, average=average, optimizer=optimizer, seed=seed)
+        return cls(
+            module=module,
+            pace=pace,
+            average=average,
+            optimizer=optimizer,
+            seed=seed,
+            step=step,
+            begun=step,
+        )
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -63,6 +72,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "seed": self.seed,
             "step": self.step,
+            "begun": self.begun,
         }
         torch.save(state, unfinished)
         unfinished.rename(path)
@@ -75,12 +85,12 @@ class Run:
             parameter.copy_(state["weights"][name])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.seed, self.step = state["seed"], state["step"]
+        self.seed, self.step, self.begun = state["seed"], state["step"], state["begun"]
 
     def begin_step(self) -> None:
         """Forget old gradients; set this step's rate."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.pace.rate(self.step)
+            group["lr"] = self.pace.rate(self.step, self.begun)
         self.optimizer.zero_grad()
 
     @torch.no_grad()
@@ -107,6 +117,11 @@ def load_average(path: Path, module: nn.Module, *, prefix: str = "") -> None:
     average = torch.load(path, weights_only=True)["average"]
     for name, parameter in module.named_parameters():
         parameter.copy_(average[prefix + name])
+
+
+def saved_step(path: Path) -> int:
+    """The step that a saved run is at."""
+    return int(torch.load(path, weights_only=True)["step"])
 
 
 def keep_on(

@@ -1,7 +1,9 @@
 """The stages of the recipe over one work folder: each reads what the ones before have left.
 
-data: the reply voice's sentences. codec: codes of that voice. vocoder: code2wav. hearing, sight,
-language: each encoder and the decoder alone. thinker: these three together. talker: text to codes.
+data: the reply voice's sentences. codec: codes of that voice. vocoder: code2wav. utterances: what
+users say. hearing, sight, language: each encoder and the decoder alone. thinker: these three
+together. talker: text to codes.
+
 Sentences that were spoken are not spoken again; a stage that trains goes on for the minutes that it
 is given.
 """
@@ -17,7 +19,7 @@ import torch
 from models.config import VocoderConfig, parse_config
 from models.errors import CheckpointError
 from models.recipe.codec import Codec, learn_codec
-from models.recipe.hearing_stage import train_hearing
+from models.recipe.hearing_stage import make_utterances, train_hearing
 from models.recipe.reply_voice import reply_speech, sentences_to_speak
 from models.recipe.sight_stage import train_sight
 from models.recipe.sizes import CODE2WAV, CODEBOOK_SIZE, NUM_COMPONENTS, NUM_QUANTIZERS
@@ -25,6 +27,7 @@ from models.recipe.talker_stage import train_talker
 from models.recipe.thinker_stage import train_language, train_thinker
 from models.recipe.vocoder import new_clip, new_run, train
 from models.recipe.voices import missing_programs
+from models.recipe.warm_start import begin_from
 from models.tiny_config import tiny_config
 
 logger = logging.getLogger(__name__)
@@ -75,6 +78,7 @@ STAGES: Mapping[str, Callable[[Path, int, float], None]] = {
     "data": make_data,
     "codec": make_codec,
     "vocoder": train_vocoder,
+    "utterances": make_utterances,
     "hearing": train_hearing,
     "sight": train_sight,
     "language": train_language,
@@ -84,17 +88,24 @@ STAGES: Mapping[str, Callable[[Path, int, float], None]] = {
 
 
 def run_stages(
-    work: Path, names: Sequence[str], *, seed: int, minutes: float, is_resumed: bool
+    work: Path,
+    names: Sequence[str],
+    *,
+    seed: int,
+    minutes: float,
+    is_resumed: bool,
+    begin_with: Path | None = None,
 ) -> None:
     """Run these stages in order, on one thread.
 
     Args:
         minutes: for each stage that trains.
         is_resumed: go on with what `work` holds; else it must hold nothing that was trained.
+        begin_with: a checkpoint of the recipe to go on from, instead of from nothing.
 
     Raises:
-        CheckpointError: something was trained there already, an earlier stage has not run, or a
-        program is missing.
+        CheckpointError: something was trained there already, an earlier stage has not run, a
+        program is missing, or there is no going on from that checkpoint.
     """
     missing = missing_programs()
     if missing:
@@ -104,6 +115,8 @@ def run_stages(
         raise CheckpointError(f"{work} holds {', '.join(trained)}; --resume goes on with them")
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # two on a busy machine are many times slower
+    if begin_with is not None:
+        begin_from(begin_with, work, seed)
     for name in names:
         logger.info("stage %s", name)
         STAGES[name](work, seed, minutes)

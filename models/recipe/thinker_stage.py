@@ -65,9 +65,10 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
     """
     learner = new_learner(work_vocabulary(work), seed)
     _put_encoders(work, learner)
-    _put_average(work, "language", decoder_of(learner))
-    run = Run.new(decoder_of(learner), PACE, seed)
     path = work / "thinker.pt"
+    if not path.exists():
+        _put_average(work, "language", decoder_of(learner))
+    run = Run.new(decoder_of(learner), PACE, seed)
     if path.exists():
         run.load(path)
     rooms = [training_room(work / "voices")]

@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import Regex, pre_tokenizers
 
 from models.detokenizer import byte_characters
+from models.errors import CheckpointError
 from models.recipe.template import TEMPLATE
 from models.tiny_tokenizer import SPECIAL_TOKENS, VISIBLE_TOKENS, WORDS
 
@@ -62,6 +63,24 @@ def write_tokenizer(folder: Path, vocabulary: Vocabulary) -> None:
     _write(folder / "tokenizer.json", tokenizer_json(vocabulary))
     _write(folder / "tokenizer_config.json", _tokenizer_config(added))
     _write(folder / "chat_template.json", {"chat_template": TEMPLATE})
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """That of a folder which `write_tokenizer` has written.
+
+    Raises:
+        CheckpointError: tokenizer.json can not be read, or is of another kind.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        vocab = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        by_id = sorted(vocab, key=vocab.__getitem__)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"can not read {path}: {error!r}") from error
+    pieces, special = by_id[: -len(SPECIAL_TOKENS)], by_id[-len(SPECIAL_TOKENS) :]
+    if special != list(SPECIAL_TOKENS):
+        raise CheckpointError(f"{path} is not one of the recipe's tokenizers")
+    return Vocabulary(pieces=tuple(pieces))
 
 
 def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from models.engine import Engine, Placement
 from models.errors import CheckpointError
 from models.qwen3_omni.images import read_pixel_limits
 from models.qwen3_omni.vocoder import Code2Wav
+from models.recipe.codec import Codec
 from models.recipe.export import MAX_BYTES, export
 from models.recipe.hearing import Pupil
 from models.recipe.learner import new_learner, work_vocabulary
@@ -22,6 +23,7 @@ from models.recipe.sheets import CAMERA_LIMITS
 from models.recipe.stages import vocoder_config
 from models.recipe.talker import PACE, new_talker
 from models.recipe.thinker import decoder_of
+from models.recipe.warm_start import CODEC_FILE
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, module in modules.items():
         Run.new(module, PACE, 0).save(folder / f"{name}.pt")
+    codec = Codec(mean=torch.rand(8), basis=torch.rand(8, 4), books=torch.rand(2, 6, 4))
+    codec.save(folder / CODEC_FILE)
     return folder
 
 
@@ -62,7 +66,7 @@ def test_the_engine_loads_and_answers(work: Path, tmp_path: Path) -> None:
 
 def test_weights_are_those_that_were_averaged(work: Path, tmp_path: Path) -> None:
     export(work, tmp_path)
-    (file,) = tmp_path.glob("*.safetensors")
+    (file,) = tmp_path.glob("model*.safetensors")
     written = load_file(file)["thinker.model.embed_tokens.weight"]
     average = torch.load(work / "thinker.pt", weights_only=True)["average"]
     assert torch.equal(written, average["model.embed_tokens.weight"].half())

@@ -1,0 +1,99 @@
+"""A work folder out of a checkpoint that the recipe has made: training goes on where it ended.
+
+Beside the weights lie the steps that each stage has learnt, and the codec: talker and vocoder know
+its codes and no others. What is made anew are the optimisers' states and the head for phonemes.
+Rates rise once more, and then fall as if they had never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from models.config import parse_config, read_config
+from models.errors import CheckpointError
+from models.qwen3_omni.model import Qwen3Omni
+from models.recipe import hearing, sight, talker, thinker, vocoder
+from models.recipe.codec import Codec
+from models.recipe.hearing import Pupil
+from models.recipe.learner import new_learner, save_vocabulary
+from models.recipe.phonemes import num_phonemes, word_phonemes
+from models.recipe.run import Pace, Run, saved_step
+from models.recipe.sizes import embedded_config
+from models.recipe.thinker import decoder_of
+from models.recipe.tokenizer import read_vocabulary
+from models.weights import load_weights
+
+FILE = "training.safetensors"
+_PACES: Mapping[str, Pace] = {
+    "hearing": hearing.PACE,
+    "sight": sight.PACE,
+    "thinker": thinker.PACE,
+    "talker": talker.PACE,
+    "vocoder": vocoder.PACE,
+}
+LEARNT = tuple(_PACES)
+CODEC_FILE = "codec.pt"
+
+
+def begin_from(checkpoint: Path, work: Path, seed: int) -> None:
+    """Fill `work`, which holds nothing trained, with what a checkpoint of the recipe has learnt.
+
+    Raises:
+        CheckpointError: the recipe has not made the checkpoint, or with other sizes, or
+        espeak-ng is not installed.
+    """
+    steps, codec = _read(checkpoint)
+    vocabulary = read_vocabulary(checkpoint)
+    config = read_config(checkpoint)
+    if config != replace(parse_config(embedded_config(vocabulary)), dtype=config.dtype):
+        raise CheckpointError(f"{checkpoint} has other sizes than the recipe's")
+    learner = new_learner(vocabulary, seed)
+    model = Qwen3Omni(config)
+    load_weights(model, checkpoint, device=torch.device("cpu"), dtype=torch.float32)
+    model.requires_grad_(True)
+    learner.thinker.load_state_dict(model.thinker.state_dict())
+    pupil = Pupil(learner.thinker.audio_tower, num_phonemes(word_phonemes(learner)))
+    nn.init.zeros_(pupil.sounds.weight)  # it must not disturb what the encoder knows
+    modules = {
+        "hearing": pupil,
+        "sight": learner.thinker.visual,
+        "thinker": decoder_of(learner),
+        "talker": model.talker,
+        "vocoder": model.code2wav,
+    }
+    work.mkdir(parents=True, exist_ok=True)
+    save_vocabulary(vocabulary, work)
+    codec.save(work / CODEC_FILE)
+    for name, module in modules.items():
+        assert module is not None
+        run = Run.new(module, _PACES[name], seed, step=steps[name])
+        run.save(work / f"{name}.pt")
+
+
+def write_training(work: Path, checkpoint: Path) -> None:
+    """Write beside a checkpoint's weights what going on from it takes."""
+    codec = Codec.load(work / CODEC_FILE)
+    tensors = {name: tensor.half().contiguous() for name, tensor in asdict(codec).items()}
+    steps = {name: str(saved_step(work / f"{name}.pt")) for name in LEARNT}
+    save_file(tensors, checkpoint / FILE, metadata=steps)
+    (checkpoint / FILE).chmod(0o644)
+
+
+def _read(checkpoint: Path) -> tuple[Mapping[str, int], Codec]:
+    path = checkpoint / FILE
+    if not path.exists():
+        raise CheckpointError(f"{checkpoint} holds no {FILE}: the recipe has not made it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            steps = {name: int(file.metadata()[name]) for name in LEARNT}
+            names = ("mean", "basis", "books")
+            return steps, Codec(**{name: file.get_tensor(name).float() for name in names})
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"can not read {path}: {error!r}") from error
