@@ -1,8 +1,13 @@
-"""The stage that trains the audio encoder alone over a work folder: sentences, steps, exam."""
+"""The stages of hearing over a work folder: speaking the sentences, and training the audio encoder.
+
+Training begins with the first shards of sentences and takes up others as they come to be there, so
+that both stages may run side by side.
+"""
 
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import torch
@@ -17,12 +22,20 @@ from models.recipe.hearing import (
 from models.recipe.learner import new_learner, work_vocabulary
 from models.recipe.phonemes import num_phonemes
 from models.recipe.run import Run, keep_on
-from models.recipe.utterances import Utterance, load_shard
+from models.recipe.utterances import Utterance, has_shard, load_shard, make_shard
 
 NUM_SHARDS = 70
 FIRST_SHARDS = 8
-STEPS_PER_SHARD = 15  # one more of the shards is used after so many steps
 FOLDER = "utterances"
+
+
+def make_utterances(work: Path, seed: int, minutes: float) -> None:
+    """Speak more of the sentences, as long as `minutes` allow."""
+    stop = time.monotonic() + 60 * minutes
+    for number in range(NUM_SHARDS):
+        if time.monotonic() > stop:
+            return
+        make_shard(work / FOLDER, number)
 
 
 def train_hearing(work: Path, seed: int, minutes: float) -> None:
@@ -38,9 +51,10 @@ def train_hearing(work: Path, seed: int, minutes: float) -> None:
     shards: list[list[Utterance]] = []
 
     def step() -> dict[str, float]:
-        wanted = min(NUM_SHARDS, FIRST_SHARDS + run.step // STEPS_PER_SHARD)
-        while len(shards) < wanted:
-            shards.append(load_shard(work / FOLDER, len(shards), learner.word_ids))
+        number = len(shards)
+        while number < FIRST_SHARDS or (number < NUM_SHARDS and has_shard(work / FOLDER, number)):
+            shards.append(load_shard(work / FOLDER, number, learner.word_ids))
+            number += 1
         chance = random.Random(f"hearing {run.seed} {run.step}")
         batch = [chance.choice(chance.choice(shards)) for _ in range(UTTERANCES_PER_STEP)]
         return take_step(run, ears, batch, chance)

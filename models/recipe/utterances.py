@@ -7,6 +7,7 @@ raw log-mel features; what changes from pass to pass is done to them (`models.re
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 from collections.abc import Callable
@@ -37,6 +38,26 @@ class Utterance:
     ids: tuple[int, ...]
 
 
+def has_shard(folder: Path, number: int) -> bool:
+    """Whether a shard was made already."""
+    return _path(folder, number).exists()
+
+
+def make_shard(folder: Path, number: int) -> None:
+    """Make a shard where it is not there yet.
+
+    Raises:
+        CheckpointError: a synthesizer is not installed, or fails.
+    """
+    path = _path(folder, number)
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")  # others may make it as well
+    torch.save(_spoken_shard(number), unfinished)
+    unfinished.rename(path)
+
+
 def load_shard(folder: Path, number: int, encode: Callable[[str], list[int]]) -> list[Utterance]:
     """The utterances of one shard, made where they are not there yet.
 
@@ -46,15 +67,10 @@ def load_shard(folder: Path, number: int, encode: Callable[[str], list[int]]) ->
     Raises:
         CheckpointError: a synthesizer is not installed, or fails.
     """
-    path = folder / f"{number:03}.pt"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".new")
-        torch.save(_make_shard(number), unfinished)
-        unfinished.rename(path)
+    make_shard(folder, number)
     return [
         Utterance(mel=mel, ids=tuple(encode(text)))
-        for mel, text in torch.load(path, weights_only=True)
+        for mel, text in torch.load(_path(folder, number), weights_only=True)
     ]
 
 
@@ -65,7 +81,11 @@ def heard_as(said: Said) -> str:
     return said.text
 
 
-def _make_shard(number: int) -> list[tuple[Tensor, str]]:
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:03}.pt"
+
+
+def _spoken_shard(number: int) -> list[tuple[Tensor, str]]:
     log_mel = LogMel()
     chance = random.Random(f"utterances {number}")
     made = []

@@ -1,10 +1,10 @@
 """Sentences spoken by the synthesizers of a Debian system, kept as files.
 
-Programs are called: `flite`, `espeak-ng`, `pico2wave`, and festival's `text2wave`. Voices of the
-first three are for training; festival's are the unseen ones, so that a test asks a synthesizer that
-was never trained on. Sound is what the programs made, at 16 kHz; rooms, noise and telephones are
-`models.recipe.acoustics`. Packages: flite espeak-ng libttspico-utils (section non-free), festival
-festvox-kdlpc16k festvox-us-slt-hts.
+Programs are called: `flite`, `espeak-ng`, `pico2wave`, `RHVoice-test`, and festival's `text2wave`.
+Voices of the first four are for training; festival's are the unseen ones, so that a test asks a
+synthesizer that was never trained on. Sound is what the programs made, at 16 kHz; rooms, noise and
+telephones are `models.recipe.acoustics`. Packages: flite espeak-ng; libttspico-utils rhvoice
+rhvoice-english (section non-free); festival festvox-kdlpc16k festvox-us-slt-hts.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from models.content import Pcm
 from models.errors import CheckpointError
 from models.recipe.sound import read_wav, resampled, write_wav
 
-Program = Literal["flite", "espeak-ng", "pico2wave", "text2wave"]
+Program = Literal["flite", "espeak-ng", "pico2wave", "RHVoice-test", "text2wave"]
 SAMPLE_RATE_HZ = 16_000
 TIMEOUT_S = 60.0
-PICO_SHARE = 0.33
+RHVOICE_SHARE = 0.4
+PICO_SHARE = 0.33  # of the rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ _ESPEAK = tuple(
     for variant in ("", "+m1", "+m3", "+m7", "+f1", "+f2", "+f4", "+Annie", "+Andrea", "+Storm")
 )
 _PICO = ("en-US", "en-GB")
+_RHVOICE = ("alan", "bdl", "clb", "slt")  # without those whose licence allows no derived works
 UNSEEN = tuple(
     Voice(program="text2wave", name=name, rate=rate)
     for name in ("ked_diphone", "cmu_us_slt_arctic_hts")
@@ -62,8 +64,11 @@ UNSEEN = tuple(
 
 
 def random_voice(chance: random.Random) -> Voice:
-    """A voice for training; pico2wave's where that is installed."""
+    """A voice for training; of RHVoice and pico2wave where they are installed."""
     rate = chance.uniform(0.8, 1.25)
+    if chance.random() < RHVOICE_SHARE and shutil.which("RHVoice-test") is not None:
+        pitch = chance.uniform(0.75, 1.35)
+        return Voice(program="RHVoice-test", name=chance.choice(_RHVOICE), rate=rate, pitch=pitch)
     draw = chance.random()
     if draw < PICO_SHARE and shutil.which("pico2wave") is not None:
         pitch = chance.uniform(0.7, 1.4)
@@ -127,6 +132,11 @@ def _pico(text: str, voice: Voice, path: Path) -> None:
     _call(["pico2wave", "-l", voice.name, "-w", str(path), f"{marked}</speed></pitch>"])
 
 
+def _rhvoice(text: str, voice: Voice, path: Path) -> None:
+    rate, pitch = f"{100 * voice.rate:.0f}", f"{100 * voice.pitch:.0f}"
+    _call(["RHVoice-test", "-p", voice.name, "-r", rate, "-t", pitch, "-o", str(path)], text)
+
+
 def _festival(text: str, voice: Voice, path: Path) -> None:
     program = f"(begin (voice_{voice.name}) (Parameter.set 'Duration_Stretch {1 / voice.rate:.3f}))"
     _call(["text2wave", "-eval", program, "-o", str(path)], text)
@@ -147,5 +157,6 @@ _PROGRAMS: Mapping[Program, Callable[[str, Voice, Path], None]] = {
     "flite": _flite,
     "espeak-ng": _espeak,
     "pico2wave": _pico,
+    "RHVoice-test": _rhvoice,
     "text2wave": _festival,
 }
