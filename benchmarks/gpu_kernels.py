@@ -20,7 +20,7 @@ from models.kernels import (
     sampling,
     snake_convolution,
 )
-from models.packed_matrices import Int4Matrices, Int8Matrices
+from models.packed_matrices import Float8Matrices, Int4Matrices, Int8Matrices, ScaledRows
 from models.sampling import SamplingSettings
 
 BATCHES = (1, 8, 32)
@@ -95,7 +95,11 @@ def _cases(config: OmniConfig, device: torch.device, batch: int) -> list[Case]:
         made.append((name, module.fused, module.reference, arguments, num_bytes))
     made.append(("experts", experts.mix_fused, experts.mix_reference, mix, expert_bytes))
     mix_packed = packed_experts.mix_fused, packed_experts.mix_reference
-    for name, kind in (("experts int8", Int8Matrices), ("experts int4", Int4Matrices)):
+    for name, kind in (
+        ("experts int8", Int8Matrices),
+        ("experts fp8", Float8Matrices),
+        ("experts int4", Int4Matrices),
+    ):
         stacks = [_packed(kind, matrices, generator) for matrices in (stacked, down)]
         all_bytes = sum(part.nbytes for stack in stacks for part in stack.parameters())
         num_bytes = all_bytes * distinct // moe.num_experts
@@ -104,8 +108,8 @@ def _cases(config: OmniConfig, device: torch.device, batch: int) -> list[Case]:
 
 
 def _packed(
-    kind: Callable[..., Int8Matrices | Int4Matrices], like: Tensor, generator: torch.Generator
-) -> Int8Matrices | Int4Matrices:
+    kind: Callable[..., ScaledRows | Int4Matrices], like: Tensor, generator: torch.Generator
+) -> ScaledRows | Int4Matrices:
     with like.device:
         matrices = kind(*like.shape)
     matrices.randomize(like.shape[-1] ** -0.5, generator)

@@ -114,7 +114,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         (
             "--experts",
             "engine.experts",
-            {"choices": ["full", "int8", "int4"], "help": "how they are kept in memory (full)"},
+            {
+                "choices": ["full", "int8", "fp8", "int4"],
+                "help": "how they are kept in memory (full)",
+            },
         ),
         (
             "--engine",

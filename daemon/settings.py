@@ -75,7 +75,7 @@ class EngineSettings:
     model: str
     device: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
-    experts: Literal["full", "int8", "int4"]
+    experts: Literal["full", "int8", "fp8", "int4"]
     num_threads: int
     runs_in: Literal["process", "thread"]
     stuck_after_s: float

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from models.decoder import Decoder
 from models.feed_forward import ExpertMix, Experts, SparseMlp
-from models.packed_matrices import GROUP, Bits, Int4Matrices, Int8Matrices, PackedMatrices
+from models.packed_matrices import (
+    GROUP,
+    Float8Matrices,
+    Format,
+    Int4Matrices,
+    Int8Matrices,
+    PackedMatrices,
+)
 
 
 class PackedExperts(ExpertMix):
@@ -20,11 +27,11 @@ class PackedExperts(ExpertMix):
     gate_up_proj: PackedMatrices
     down_proj: PackedMatrices
 
-    def __init__(self, experts: Experts, bits: Bits, group: int) -> None:
+    def __init__(self, experts: Experts, format: Format, group: int) -> None:
         super().__init__()
         self.num_experts = experts.num_experts
         for name in self.expert_weights:
-            self.add_module(name, _packed(getattr(experts, name), bits, group))
+            self.add_module(name, _packed(getattr(experts, name), format, group))
 
     def _expert(self, expert: int, hidden_states: Tensor) -> Tensor:
         gate, up = self.gate_up_proj.product(expert, hidden_states).chunk(2, dim=-1)
@@ -35,17 +42,21 @@ class PackedExperts(ExpertMix):
         return self.down_proj.products(chosen, F.silu(gate) * up)
 
 
-def pack_experts(decoder: Decoder, bits: Bits, *, group: int = GROUP) -> None:
+def pack_experts(decoder: Decoder, format: Format, *, group: int = GROUP) -> None:
     """Keep the experts of all layers packed; `group`: columns of a group of 4-bit levels."""
     for module in decoder.modules():
         if isinstance(module, SparseMlp):
             assert isinstance(module.experts, Experts), "packed already"
-            module.experts = PackedExperts(module.experts, bits, group)
+            module.experts = PackedExperts(module.experts, format, group)
 
 
-def _packed(stack: Tensor, bits: Bits, group: int) -> nn.Module:
+def _packed(stack: Tensor, format: Format, group: int) -> nn.Module:
     num, rows, columns = stack.shape
     with stack.device:
-        if bits == "int8":
-            return Int8Matrices(num, rows, columns)
-        return Int4Matrices(num, rows, columns, group=group)
+        match format:
+            case "int8":
+                return Int8Matrices(num, rows, columns)
+            case "fp8":
+                return Float8Matrices(num, rows, columns)
+            case "int4":
+                return Int4Matrices(num, rows, columns, group=group)

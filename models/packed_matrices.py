@@ -1,14 +1,16 @@
-"""Stacks of matrices kept as integers of 8 or 4 bits: [E, N, H] in a half or a quarter of
+"""Stacks of matrices kept as numbers of 8 or 4 bits: [E, N, H] in a half or a quarter of
 bfloat16's bytes.
 
-    8 bits   one scale for each row, symmetric
-    4 bits   a scale and an offset for each group of a row: (level - 8) * scale + offset
+    int8   one scale for each row, symmetric
+    fp8    the same over floats of 4 bits of exponent and 3 of mantissa (e4m3)
+    int4   a scale and an offset for each group of a row: (level - 8) * scale + offset
 
-Products dequantize the one matrix that is multiplied; the stack stays as it is. On a CPU few rows
-go through PyTorch's kernels that read the integers themselves (in bfloat16: inputs are rounded to
-it, which is far less than the integers' own error). Four-bit levels lie as that kernel wants them
-where it can read them at all: blocks of rows, and in a block byte [h, j] holds row j below row
-j + block / 2.
+Products dequantize the one matrix that is multiplied; the stack stays as it is. Many rows by fp8
+go through the tensor cores of a GPU that has them for it: inputs are rounded to fp8, too. On a CPU
+few rows go through PyTorch's kernels that read the integers themselves (in bfloat16: inputs are
+rounded to it, which is far less than the integers' own error). Four-bit levels lie as that kernel
+wants them where it can read them at all: blocks of rows, and in a block byte [h, j] holds row j
+below row j + block / 2.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 from models.errors import CheckpointError
 from models.quantized import Grouped
 
-Bits = Literal["int8", "int4"]
+Format = Literal["int8", "fp8", "int4"]
 
 GROUP = 64  # 4.5 bits a weight; 128 saves a quarter of a bit, and its error is a twelfth greater
 MIDDLE = 8  # the level of `offset` itself
@@ -33,6 +35,8 @@ KERNEL_BLOCKS = (64, 32)  # rows of a block: with AVX-512, with AVX2
 KERNEL_COLUMNS = 16  # the eight-bit kernel reads beyond rows that are no multiple of it
 KERNEL_ROWS = 32  # input rows up to which the CPU's kernels are quicker than dequantizing first
 SMALLEST = 1e-10
+RANDOM_LEVEL = 64.0  # of random levels of fp8, a seventh of the greatest
+FIRST_WITH_FP8 = (8, 9)  # compute capability of Ada; Hopper is 9.0
 
 
 class PackedMatrices(Protocol):
@@ -61,43 +65,99 @@ class PackedMatrices(Protocol):
         """[P, H] -> [P, N], row p by matrix `chosen[p]`, which the host need not know."""
 
 
-class Int8Matrices(nn.Module):
-    """See `PackedMatrices`."""
+class ScaledRows(nn.Module):
+    """Matrices whose rows have one scale each; see `PackedMatrices`.
+
+    Attributes:
+        levels: [E, N, H] of `dtype`, at most `largest` in size. scales: [E, N] bfloat16.
+    """
+
+    dtype: torch.dtype
+    largest: float
 
     def __init__(self, num: int, rows: int, columns: int) -> None:
         super().__init__()
         self.shape = torch.Size((num, rows, columns))
-        self._has_kernel = columns % KERNEL_COLUMNS == 0
-        self.levels = _kept(num, rows, columns, dtype=torch.int8)
+        self.levels = _kept(num, rows, columns, dtype=self.dtype)
         self.scales = _kept(num, rows, dtype=torch.bfloat16)
 
     def put(self, index: int, start: int, rows: Tensor | Grouped) -> None:
         exact = rows.dequantized() if isinstance(rows, Grouped) else rows
         exact = exact.to(self.levels.device, torch.float32)
-        scales = (exact.abs().amax(dim=1) / 127).clamp_min(SMALLEST).to(torch.bfloat16)
-        levels = (exact / scales.to(torch.float32)[:, None]).round_().clamp_(-127, 127)
+        scales = (exact.abs().amax(dim=1) / self.largest).clamp_min(SMALLEST).to(torch.bfloat16)
+        levels = (exact / scales.to(torch.float32)[:, None]).clamp_(-self.largest, self.largest)
         place = slice(start, start + len(exact))
-        self.levels[index, place] = levels.to(torch.int8)
+        self.levels[index, place] = self._rounded(levels)
         self.scales[index, place] = scales
 
     def randomize(self, spread: float, generator: torch.Generator) -> None:
-        self.levels.random_(-127, 128, generator=generator)
-        self.scales.fill_(spread / (254 / 12**0.5))
+        raise NotImplementedError
 
     def dequantized(self, index: int) -> Tensor:
         return self.levels[index].to(torch.float32) * self.scales[index, :, None]
 
     def product(self, index: int, inputs: Tensor) -> Tensor:
         levels, scales = self.levels[index], self.scales[index]
-        if self._has_kernel and not inputs.is_cuda and len(inputs) <= KERNEL_ROWS:
-            made: Tensor = torch._weight_int8pack_mm(inputs.to(torch.bfloat16), levels, scales)
-            return made.to(inputs.dtype)
         return F.linear(inputs, levels.to(inputs.dtype)) * scales.to(inputs.dtype)
 
     def products(self, chosen: Tensor, inputs: Tensor) -> Tensor:
         levels = self.levels[chosen].to(inputs.dtype)  # [P, N, H]
         made = torch.bmm(levels, inputs.unsqueeze(-1)).squeeze(-1)
         return made * self.scales[chosen].to(inputs.dtype)
+
+    def _rounded(self, levels: Tensor) -> Tensor:
+        return levels.to(self.dtype)
+
+
+class Int8Matrices(ScaledRows):
+    """Integers; see `PackedMatrices`."""
+
+    dtype = torch.int8
+    largest = 127.0
+
+    def randomize(self, spread: float, generator: torch.Generator) -> None:
+        self.levels.random_(-127, 128, generator=generator)
+        self.scales.fill_(spread / (254 / 12**0.5))
+
+    def product(self, index: int, inputs: Tensor) -> Tensor:
+        has_kernel = self.shape[2] % KERNEL_COLUMNS == 0
+        if has_kernel and not inputs.is_cuda and len(inputs) <= KERNEL_ROWS:
+            made: Tensor = torch._weight_int8pack_mm(
+                inputs.to(torch.bfloat16), self.levels[index], self.scales[index]
+            )
+            return made.to(inputs.dtype)
+        return super().product(index, inputs)
+
+    def _rounded(self, levels: Tensor) -> Tensor:
+        return levels.round().to(torch.int8)
+
+
+class Float8Matrices(ScaledRows):
+    """Floats of 8 bits; see `PackedMatrices`. Their error is relative to each number, not to the
+    greatest of its row: three times that of int8 where numbers are normally distributed.
+    """
+
+    dtype = torch.float8_e4m3fn
+    largest = 448.0
+
+    def randomize(self, spread: float, generator: torch.Generator) -> None:
+        for levels in self.levels:  # one at a time: floats take four times the memory
+            numbers = torch.empty(levels.shape, dtype=torch.float32, device=levels.device)
+            levels.copy_(numbers.normal_(0.0, RANDOM_LEVEL, generator=generator))
+        self.scales.fill_(spread / RANDOM_LEVEL)
+
+    def product(self, index: int, inputs: Tensor) -> Tensor:
+        if len(inputs) <= KERNEL_ROWS or not _multiplies_fp8(inputs.device):
+            return super().product(index, inputs)
+        sizes = (inputs.abs().amax(dim=1, keepdim=True).float() / self.largest).clamp_min(SMALLEST)
+        made: Tensor = torch._scaled_mm(
+            (inputs / sizes).to(self.dtype),
+            self.levels[index].t(),
+            scale_a=sizes,
+            scale_b=self.scales[index].float()[None],
+            out_dtype=torch.bfloat16,
+        )
+        return made.to(inputs.dtype)
 
 
 class Int4Matrices(nn.Module):
@@ -207,6 +267,12 @@ def _packed(levels: Tensor) -> Tensor:
     """[..., H, block] levels -> [..., H, block / 2] bytes."""
     low, high = levels.chunk(2, dim=-1)
     return low | (high << 4)
+
+
+@cache
+def _multiplies_fp8(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of fp8."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FIRST_WITH_FP8
 
 
 @cache

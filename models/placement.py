@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ExpertWeights = Literal["full", "int8", "int4"]
+ExpertWeights = Literal["full", "int8", "fp8", "int4"]
 STAGES = ("thinker", "talker", "code2wav")
 
 
@@ -15,7 +15,7 @@ class Placement:
     """Names as settings and flags have them.
 
     `device`, `dtype`: see `models.devices`. `experts`: how the thinker's are kept: in `dtype`, or
-    as integers (`models.packed_matrices`). `devices`: of the STAGES that do not lie on `device`.
+    in fewer bits (`models.packed_matrices`). `devices`: of the STAGES that do not lie on `device`.
     """
 
     device: str = "auto"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.config import OmniConfig
-from models.packed_matrices import Int4Matrices, Int8Matrices
+from models.packed_matrices import Int4Matrices, ScaledRows
 from models.placement import ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
 from models.skeleton import skeleton
@@ -45,7 +45,7 @@ def random_model(
 
 def _fill(stage: nn.Module, generator: torch.Generator) -> None:
     for module in stage.modules():
-        if isinstance(module, Int8Matrices | Int4Matrices):
+        if isinstance(module, ScaledRows | Int4Matrices):
             module.randomize(1.0 / math.sqrt(module.shape[-1]), generator)
             continue
         for name, parameter in module.named_parameters(recurse=False):

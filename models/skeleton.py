@@ -30,7 +30,7 @@ def skeleton(
     """A model without memory.
 
     Args:
-        experts: how the thinker's experts are kept: in `dtype`, or as integers.
+        experts: how the thinker's experts are kept: in `dtype`, or in fewer bits.
         group: columns that share a scale in int4; None: a whole row.
     """
     with torch.device("meta"):

@@ -20,7 +20,7 @@ from models.config import OmniConfig
 from models.decoder import Decoder
 from models.devices import check_fits
 from models.errors import CheckpointError
-from models.packed_matrices import GROUP, Int4Matrices, Int8Matrices
+from models.packed_matrices import GROUP, Int4Matrices, ScaledRows
 from models.placement import ExpertWeights
 from models.quantized import Grouped, Packing, read_packing
 from models.qwen3_omni.model import Qwen3Omni
@@ -31,7 +31,7 @@ from models.weight_layout import lay_out_for_decoding
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 
-Target = Tensor | Int8Matrices | Int4Matrices
+Target = Tensor | ScaledRows | Int4Matrices
 
 
 def load_model(
@@ -237,7 +237,7 @@ def _targets(model: nn.Module) -> dict[str, Target]:
     packed = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Int8Matrices | Int4Matrices)
+        if isinstance(module, ScaledRows | Int4Matrices)
     }
     return {**dict(model.named_parameters()), **packed}
 

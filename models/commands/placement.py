@@ -17,7 +17,7 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
         "--experts",
         choices=get_args(ExpertWeights),
         default="full",
-        help="how the thinker's experts are kept: full (in the dtype), int8 or int4",
+        help="how the thinker's experts are kept: full (in the dtype), int8, fp8 or int4",
     )
     parser.add_argument(
         "--devices",

@@ -1,4 +1,4 @@
-"""The mixture of packed experts for few tokens: integers are read where they lie, without a sync.
+"""The mixture of packed experts for few tokens: levels are read where they lie, without a sync.
 
 Two products and two small operations between and after them; a product reads the matrix that each
 token-expert pair chose, dequantizes a tile in registers and adds up in float32. Layouts are those
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.kernels.language import Pointer, cdiv, check_rows, jit, next_power_of_2, tl
-from models.packed_matrices import Int4Matrices, Int8Matrices, PackedMatrices
+from models.packed_matrices import Int4Matrices, PackedMatrices, ScaledRows
 
 BLOCK_OUT = 16
 BLOCK_IN = 256
@@ -48,8 +48,8 @@ def products_fused(matrices: PackedMatrices, chosen: Tensor, inputs: Tensor) -> 
     _, rows, columns = matrices.shape
     check_rows("inputs", inputs, (len(chosen), columns))
     made = torch.empty(len(chosen), rows, dtype=inputs.dtype, device=inputs.device)
-    if isinstance(matrices, Int8Matrices):
-        _multiply_int8[(len(chosen), cdiv(rows, BLOCK_OUT))](
+    if isinstance(matrices, ScaledRows):
+        _multiply_scaled[(len(chosen), cdiv(rows, BLOCK_OUT))](
             inputs,
             chosen,
             matrices.levels,
@@ -101,7 +101,7 @@ def _mix(
 
 
 @jit
-def _multiply_int8(
+def _multiply_scaled(
     inputs_ptr: Pointer,
     chosen_ptr: Pointer,
     levels_ptr: Pointer,
@@ -125,7 +125,7 @@ def _multiply_int8(
         x = tl.load(inputs_ptr + pair * columns + column, mask=has_column, other=0.0)
         where = out[:, None] * columns + column[None, :]
         has = has_out[:, None] & has_column[None, :]
-        levels = tl.load(base + where, mask=has, other=0).to(tl.float32)
+        levels = tl.load(base + where, mask=has, other=0.0).to(tl.float32)
         total += tl.sum(levels * x.to(tl.float32)[None, :], axis=1)
     scale = tl.load(scales_ptr + expert * rows + out, mask=has_out, other=0.0).to(tl.float32)
     made = (total * scale).to(made_ptr.dtype.element_ty)

@@ -72,7 +72,7 @@ def test_a_stage_on_another_device_changes_nothing(oracle: Oracle, places: dict[
     np.testing.assert_allclose(apart.pcm, together.pcm, atol=40)
 
 
-@pytest.mark.parametrize("experts", ["int8", "int4"])
+@pytest.mark.parametrize("experts", ["int8", "fp8", "int4"])
 def test_packed_experts_speak(oracle: Oracle, experts: ExpertWeights) -> None:
     made = reply(oracle, "cuda", torch.bfloat16, experts=experts)
     assert len(made.ids) == 8

@@ -60,7 +60,7 @@ def expert_bytes(model: Qwen3Omni) -> int:
 @pytest.mark.parametrize("at_once", [1, NUM_TOKENS])
 @pytest.mark.parametrize(
     ("experts", "error", "agreement", "share"),
-    [("int8", 0.03, 0.95, 0.28), ("int4", 0.09, 0.75, 0.2)],
+    [("int8", 0.03, 0.95, 0.28), ("fp8", 0.04, 0.9, 0.28), ("int4", 0.09, 0.75, 0.2)],
 )
 def test_what_packing_costs_and_saves(
     oracle: Oracle,
@@ -86,7 +86,7 @@ def test_what_packing_costs_and_saves(
     assert kept == {name for name, _ in ours.named_parameters() if ".mlp.experts." not in name}
 
 
-@pytest.mark.parametrize("experts", ["int8", "int4"])
+@pytest.mark.parametrize("experts", ["int8", "fp8", "int4"])
 def test_a_whole_reply(oracle: Oracle, experts: ExpertWeights) -> None:
     rig = opened(
         Rig(load(oracle.folder, oracle, experts), oracle, frames=4, windows=WindowPolicy())
@@ -129,5 +129,5 @@ def test_a_random_model_is_packed_where_it_is_made(oracle: Oracle) -> None:
 
 
 def test_an_unknown_way_is_told() -> None:
-    with pytest.raises(ResourceError, match="unknown experts 'int3'; say full, int8, int4"):
+    with pytest.raises(ResourceError, match="unknown experts 'int3'; say full, int8, fp8, int4"):
         pick_experts("int3")

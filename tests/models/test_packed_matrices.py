@@ -10,10 +10,11 @@ from torch import Tensor
 
 from models import packed_matrices
 from models.errors import CheckpointError
-from models.packed_matrices import KERNEL_ROWS, Int4Matrices, Int8Matrices
+from models.packed_matrices import KERNEL_ROWS, Float8Matrices, Int4Matrices, Int8Matrices
 from models.quantized import Grouped
 
-Packed = Int8Matrices | Int4Matrices
+Packed = Int8Matrices | Float8Matrices | Int4Matrices
+KINDS = [Int8Matrices, Float8Matrices, Int4Matrices]
 # Rows and columns of the published experts, and of ones that no kernel can read.
 SHAPES = [(1536, 2048), (2048, 768), (48, 64), (64, 24), (192, 320)]
 
@@ -37,7 +38,7 @@ def packed(kind: Callable[..., Packed], weights: Tensor) -> Packed:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("kind", "bound"), [(Int8Matrices, 0.01), (Int4Matrices, 0.095)])
+@pytest.mark.parametrize(("kind", "bound"), list(zip(KINDS, (0.01, 0.03, 0.095), strict=True)))
 def test_errors_of_rounding(
     kind: Callable[..., Packed], bound: float, shape: tuple[int, int]
 ) -> None:
@@ -49,7 +50,7 @@ def test_errors_of_rounding(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [Int8Matrices, Int4Matrices])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_product_is_that_of_the_dequantized(
     kind: Callable[..., Packed], shape: tuple[int, int]
 ) -> None:
@@ -76,7 +77,7 @@ def test_without_a_kernel_the_result_is_the_same(monkeypatch: pytest.MonkeyPatch
     assert distance(in_bfloat16.float(), without.product(0, rows)) < 6e-3
 
 
-@pytest.mark.parametrize(("kind", "bits"), [(Int8Matrices, 8.03), (Int4Matrices, 4.51)])
+@pytest.mark.parametrize(("kind", "bits"), list(zip(KINDS, (8.03, 8.03, 4.51), strict=True)))
 def test_bits_of_a_weight(kind: Callable[..., Packed], bits: float) -> None:
     with torch.device("meta"):
         matrices = kind(128, 1536, 2048)
@@ -85,7 +86,7 @@ def test_bits_of_a_weight(kind: Callable[..., Packed], bits: float) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -0.7])
-@pytest.mark.parametrize("kind", [Int8Matrices, Int4Matrices])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_constant_matrix_survives(kind: Callable[..., Packed], value: float) -> None:
     weights = torch.full((1, 4, 128), value)
     torch.testing.assert_close(
@@ -124,7 +125,7 @@ def test_what_can_not_stay_packed_is_refused() -> None:
     assert distance(in_int8.dequantized(0), shuffled.dequantized()) < 0.01
 
 
-@pytest.mark.parametrize("kind", [Int8Matrices, Int4Matrices])
+@pytest.mark.parametrize("kind", KINDS)
 def test_random_numbers_have_the_spread_asked_for(kind: Callable[..., Packed]) -> None:
     matrices = kind(1, 256, 512)
     matrices.randomize(0.05, torch.Generator().manual_seed(0))

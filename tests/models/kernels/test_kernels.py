@@ -19,7 +19,7 @@ from models.kernels import (
     sampling,
     snake_convolution,
 )
-from models.packed_matrices import Int4Matrices, Int8Matrices
+from models.packed_matrices import Float8Matrices, Int4Matrices, Int8Matrices, ScaledRows
 from models.sampling import SamplingSettings
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,10 +110,10 @@ def test_experts(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", [Int8Matrices, Int4Matrices])
+@pytest.mark.parametrize("kind", [Int8Matrices, Float8Matrices, Int4Matrices])
 @pytest.mark.parametrize(("size", "inner"), [(128, 64), (80, 24)])
 def test_packed_experts(
-    size: int, inner: int, kind: Callable[..., Int8Matrices | Int4Matrices], dtype: torch.dtype
+    size: int, inner: int, kind: Callable[..., ScaledRows | Int4Matrices], dtype: torch.dtype
 ) -> None:
     """With rows in blocks as a CPU's kernel has them, and without."""
     rows = drawn(3, size, dtype=dtype)
