@@ -11,6 +11,7 @@ import pytest
 from models.commands import checkpoint, doctor
 from models.commands.doctor import Requirement, parse_requirement
 from models.errors import CheckpointError, RequestError
+from models.hub import EMBEDDED, EMBEDDED_FOLDER
 
 
 def parsed(module: object, *arguments: str) -> argparse.Namespace:
@@ -129,12 +130,14 @@ def test_checkpoint_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     folder = str(tmp_path)
     assert checkpoint.run(parsed(checkpoint, "train", folder, "--stage", "codec", "--resume")) == 0
-    assert checkpoint.run(parsed(checkpoint, "train", folder, "--minutes", "5")) == 0
+    flags = ("--minutes", "5", "--from", EMBEDDED)
+    assert checkpoint.run(parsed(checkpoint, "train", folder, *flags)) == 0
     (first, resumed), (every, fresh) = asked
     assert first == (tmp_path, ["codec"])
-    assert resumed == {"seed": 0, "minutes": 60.0, "is_resumed": True}
+    assert resumed == {"seed": 0, "minutes": 60.0, "is_resumed": True, "begin_with": None}
     assert every[1][:2] == ["data", "codec"]
-    assert fresh == {"seed": 0, "minutes": 5.0, "is_resumed": False}
+    begin_with = EMBEDDED_FOLDER
+    assert fresh == {"seed": 0, "minutes": 5.0, "is_resumed": False, "begin_with": begin_with}
 
 
 def test_doctor_plans_a_models_memory(
