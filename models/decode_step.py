@@ -1,11 +1,11 @@
-"""One token through a decoder on a CPU, in as few operations as it takes.
+"""Single tokens through a decoder on a CPU, in as few operations as it takes.
 
-At one row of input a small decoder spends as long on calling operations as on its matrices. This is
-`Decoder.run` for that one case, with the same mathematics: the root-mean-square norms are a vector
-norm, a `hypot` with what epsilon stands for, and a division; products go straight to the kernel
-with the residual added by it; the halves of rotary pairs are swapped by one join. Made once the
-weights are in place, which must not change afterwards. The plain way stays in `models.decoder` for
-everything else: many tokens, other devices and dtypes, gradients.
+At few rows of input a small decoder spends as long on calling operations as on its matrices. This
+is `Decoder.run_with` with the same mathematics: the root-mean-square norms are a vector norm, a
+`hypot` with what epsilon stands for, and a division; products go straight to the kernel with the
+residual added by it; the halves of rotary pairs are swapped by one join. Made once the weights are
+in place, which must not change afterwards. The plain way stays in `models.decoder` for everything
+else: many tokens, other devices and dtypes, gradients.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.nn import functional as F
 from models.feed_forward import Mlp
 
 if TYPE_CHECKING:
-    from models.cache import DecoderCache
+    from models.attention import Attend
     from models.decoder import Decoder, DecoderLayer, RmsNorm, Rotary
 
 
 class DecodeStep:
-    """The layers and the final norm of a decoder, for one token at a time."""
+    """The layers and the final norm of a decoder, for one token of each sequence at a time."""
 
     def __init__(self, decoder: Decoder) -> None:
         layers = cast("list[DecoderLayer]", list(decoder.layers))
@@ -39,14 +39,12 @@ class DecodeStep:
         return weight.device.type == "cpu" and weight.dtype == torch.float32
 
     def __call__(
-        self, hidden_states: Tensor, rotary: Rotary, cache: DecoderCache, capture_layer: int | None
+        self, hidden_states: Tensor, rotary: Rotary, attend: Attend, capture_layer: int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """[1, H] -> [1, H] after the final norm, and the output of the layer asked for. The caller
-        reserves room in the cache and advances it.
-        """
+        """[B, H] -> [B, H] after the final norm, and the output of the layer asked for."""
         captured = None
         for number, layer in enumerate(self._layers, start=1):
-            hidden_states = layer(hidden_states, rotary, cache)
+            hidden_states = layer(hidden_states, rotary, attend)
             if number == capture_layer:
                 captured = hidden_states
         return self._norm(hidden_states), captured
@@ -63,8 +61,11 @@ class _NormStep:
         self._floor = torch.tensor(math.sqrt(size * norm.eps))
 
     def __call__(self, x: Tensor) -> Tensor:
-        length: Tensor = torch.linalg.vector_norm(x).hypot_(self._floor)
-        return x / length * self._weight
+        if len(x) == 1:  # a norm of all is quicker than one of each row
+            length: Tensor = torch.linalg.vector_norm(x)
+        else:
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / length.hypot_(self._floor) * self._weight
 
 
 class _LayerStep:
@@ -95,8 +96,8 @@ class _LayerStep:
             self._attention_scale = layer.self_attn_layer_scale.scale
             self._mlp_scale = layer.mlp_layer_scale.scale
 
-    def __call__(self, x: Tensor, rotary: Rotary, cache: DecoderCache) -> Tensor:
-        mixed = self._attend(self._before(x), rotary, cache)
+    def __call__(self, x: Tensor, rotary: Rotary, attend: Attend) -> Tensor:
+        mixed = self._mixed(self._before(x), rotary, attend)
         x = _added(x, mixed, self._out, self._attention_scale)
         states = self._between(x)
         if not self._is_dense:
@@ -105,22 +106,18 @@ class _LayerStep:
         gate, up = torch.mm(states, self._gate_up).chunk(2, dim=-1)
         return _added(x, F.silu(gate).mul_(up), self._down, self._mlp_scale)
 
-    def _attend(self, states: Tensor, rotary: Rotary, cache: DecoderCache) -> Tensor:
-        heads = torch.mm(states, self._qkv).view(1, -1, self._head_dim)  # [1, Hq + 2 Hkv, D]
+    def _mixed(self, states: Tensor, rotary: Rotary, attend: Attend) -> Tensor:
+        heads = torch.mm(states, self._qkv).view(len(states), -1, self._head_dim)
         num_turned = self._num_heads + self._num_kv_heads
-        turned = heads[:, :num_turned]
+        turned = heads[:, :num_turned]  # [B, Hq + Hkv, D]
         if self._head_weight is not None:
             lengths = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
             turned = (turned / lengths.hypot_(self._head_floor)).mul_(self._head_weight)
         low, high = turned.chunk(2, dim=-1)
         swapped = torch.cat((high, low), dim=-1)
         turned = torch.addcmul(turned * rotary.cos, swapped, rotary.sin)
-        keys, values = cache.append(
-            self._index, turned[:, self._num_heads :], heads[:, num_turned:]
-        )  # [Hkv, P + 1, D]
-        queries = turned[:, : self._num_heads].view(1, self._num_kv_heads, -1, self._head_dim)
-        mixed = F.scaled_dot_product_attention(queries, keys[None], values[None])
-        return mixed.view(1, -1)  # [1, Hq * D]
+        queries, keys = turned[:, : self._num_heads], turned[:, self._num_heads :]
+        return attend(self._index, queries, keys, heads[:, num_turned:])
 
 
 def _matrix(layer: nn.Linear) -> Tensor:

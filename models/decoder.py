@@ -1,15 +1,15 @@
 """The one decoder-only transformer: thinker, talker, code predictor and the vocoder's front.
 
 Grouped-query attention with q/k norm and (interleaved multimodal) rotary positions, dense or sparse
-feed-forward, and the layer scales and sliding window of the vocoder's front. One sequence at a
-time, no batch dimension: tokens are [T, H] and the sequence's cache is passed along. The embedding
-tables belong to the owners. Follows the modules of Hugging Face `qwen3_omni_moe`; submodule names
-are the checkpoint's.
+feed-forward, and the layer scales and sliding window of the vocoder's front. No batch dimension:
+rows are [T, H], the tokens of one sequence, or [B, H], the next token of each of several; how they
+see what came before is handed along (`models.attention`). The embedding tables belong to the
+owners. Follows the modules of Hugging Face `qwen3_omni_moe`; submodule names are the checkpoint's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import attention
+from models.attention import Attend
 from models.cache import DecoderCache
 from models.config import DecoderConfig
 from models.decode_step import DecodeStep
@@ -60,6 +62,16 @@ class Rotary:
         """Rotate [T, num_heads, head_dim]; frequency i turns the pair (i, i + head_dim / 2)."""
         swapped = heads.roll(heads.shape[-1] // 2, dims=-1)
         return torch.addcmul(heads * self.cos, swapped, self.sin)
+
+    def repeat(self, num_rows: int) -> Rotary:
+        """The angles again and again for `num_rows` rows; those of one position fit all as they
+        are.
+        """
+        num_positions = len(self.cos)
+        if num_positions in (1, num_rows):
+            return self
+        times = (num_rows // num_positions, 1, 1)
+        return Rotary(self.cos.repeat(times), self.sin.repeat(times))
 
 
 class RmsNorm(nn.Module):
@@ -113,7 +125,7 @@ class RotaryEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention over a cache."""
+    """Projections, norms and rotation around grouped-query attention."""
 
     packed_weights: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "qkv_proj": ("q_proj", "k_proj", "v_proj")
@@ -148,15 +160,8 @@ class Attention(nn.Module):
             keys = self.k_norm.weight.detach().expand(self.num_kv_heads, -1)
             self.qk_weight = torch.cat((queries, keys)).to(device)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None,
-        cache: DecoderCache,
-        layer: int,
-    ) -> Tensor:
-        """[T, H] -> [T, H]; appends the tokens' keys and values to `cache`."""
+    def forward(self, hidden_states: Tensor, rotary: Rotary, attend: Attend, layer: int) -> Tensor:
+        """[T, H] -> [T, H]."""
         num_tokens = hidden_states.shape[0]
         num_turned = self.num_heads + self.num_kv_heads
         heads = self.qkv_proj(hidden_states).view(num_tokens, -1, self.head_dim)  # [T, Hq+2Hkv, D]
@@ -165,34 +170,8 @@ class Attention(nn.Module):
             turned = F.rms_norm(turned, (self.head_dim,), None, self.eps) * self.qk_weight
         turned = rotary.rotate(turned)
         queries, keys = turned[:, : self.num_heads], turned[:, self.num_heads :]
-        all_keys, all_values = cache.append(layer, keys, values)  # [Hkv, P + T, D]
-        mixed = self._attend(queries, all_keys, all_values, mask)
-        projected: Tensor = self.o_proj(mixed)
+        projected: Tensor = self.o_proj(attend(layer, queries, keys, values))
         return projected
-
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """[T, Hq, D] over [Hkv, P + T, D] -> [T, Hq * D].
-
-        The query heads of a group are as good as positions, so keys are read once for all of them;
-        a mask then counts for each. Plainly causal attention is the library's own affair.
-        """
-        num_tokens, num_groups = queries.shape[0], self.num_heads // self.num_kv_heads
-        if mask is None and num_tokens > 1:
-            mixed = F.scaled_dot_product_attention(
-                queries.transpose(0, 1)[None],  # [1, Hq, T, D]
-                keys[None],
-                values[None],
-                is_causal=True,
-                enable_gqa=True,
-            )
-            return mixed[0].transpose(0, 1).flatten(1)  # [T, Hq * D]
-        grouped = queries.view(num_tokens, self.num_kv_heads, num_groups, self.head_dim)
-        grouped = grouped.permute(1, 2, 0, 3).reshape(1, self.num_kv_heads, -1, self.head_dim)
-        if mask is not None:
-            mask = mask.repeat(num_groups, 1)  # [groups * T, P + T]
-        mixed = F.scaled_dot_product_attention(grouped, keys[None], values[None], attn_mask=mask)
-        mixed = mixed.view(self.num_kv_heads, num_groups, num_tokens, self.head_dim)
-        return mixed.permute(2, 0, 1, 3).reshape(num_tokens, -1)
 
 
 class LayerScale(nn.Module):
@@ -225,16 +204,9 @@ class DecoderLayer(nn.Module):
             self.self_attn_layer_scale = LayerScale(size)
             self.mlp_layer_scale = LayerScale(size)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None,
-        cache: DecoderCache,
-        layer: int,
-    ) -> Tensor:
-        """[T, H] -> [T, H]; `layer` is this layer's place in the cache."""
-        attended = self.self_attn(self.input_layernorm(hidden_states), rotary, mask, cache, layer)
+    def forward(self, hidden_states: Tensor, rotary: Rotary, attend: Attend, layer: int) -> Tensor:
+        """[T, H] -> [T, H]; `layer` is this layer's number."""
+        attended = self.self_attn(self.input_layernorm(hidden_states), rotary, attend, layer)
         if self.has_layer_scale:
             attended = self.self_attn_layer_scale(attended)
         hidden_states = hidden_states + attended
@@ -297,26 +269,76 @@ class Decoder(nn.Module):
     ) -> DecoderOutput:
         """`forward` with ready angles, for owners whose positions repeat."""
         num_tokens = hidden_states.shape[0]
-        num_levels = 0 if deepstack is None else deepstack.features.shape[0]
         cache.reserve(num_tokens)
         mask = _attention_mask(
             num_tokens, cache.num_visible, self.config.sliding_window, hidden_states.device
         )
-        is_step = num_tokens == 1 and mask is None and deepstack is None
-        if is_step and self._step is not None and torch.is_inference_mode_enabled():
-            output = DecoderOutput(*self._step(hidden_states, rotary, cache, capture_layer))
+        attend = attention.Sequence(cache, mask)
+        if num_tokens == 1 and mask is None and deepstack is None:
+            output = self.run_with(hidden_states, rotary, attend, capture_layer=capture_layer)
+        else:
+            output = self._through(hidden_states, rotary, attend, deepstack, capture_layer)
+        cache.advance(num_tokens)
+        return output
+
+    def run_rows(
+        self,
+        hidden_states: Tensor,
+        rotary: Rotary,
+        caches: Sequence[DecoderCache],
+        *,
+        capture_layer: int | None = None,
+    ) -> DecoderOutput:
+        """`run` for the next token of each of several sequences: row i is appended to `caches[i]`.
+
+        Args:
+            hidden_states: [B, H]. rotary: angles of B positions.
+
+        Raises:
+            ResourceError: a cache is full; none was changed.
+        """
+        for cache in caches:
+            cache.reserve(1)
+        attend = attention.Rows(caches)
+        output = self.run_with(hidden_states, rotary, attend, capture_layer=capture_layer)
+        for cache in caches:
             cache.advance(1)
-            return output
+        return output
+
+    def run_with(
+        self,
+        hidden_states: Tensor,
+        rotary: Rotary,
+        attend: Attend,
+        *,
+        capture_layer: int | None = None,
+    ) -> DecoderOutput:
+        """Rows that see what `attend` has kept for them: [B, H], the quick way where there is one.
+
+        Room for them is made before, and they are counted afterwards, by the caller.
+        """
+        if self._step is not None and torch.is_inference_mode_enabled():
+            return DecoderOutput(*self._step(hidden_states, rotary, attend, capture_layer))
+        return self._through(hidden_states, rotary, attend, None, capture_layer)
+
+    def _through(
+        self,
+        hidden_states: Tensor,
+        rotary: Rotary,
+        attend: Attend,
+        deepstack: Deepstack | None,
+        capture_layer: int | None,
+    ) -> DecoderOutput:
         captured = None
+        num_levels = 0 if deepstack is None else deepstack.features.shape[0]
         for index, layer in enumerate(self.layers):
-            hidden_states = layer(hidden_states, rotary, mask, cache, index)
+            hidden_states = layer(hidden_states, rotary, attend, index)
             if deepstack is not None and index < num_levels:
                 hidden_states = hidden_states.index_add(
                     0, deepstack.index, deepstack.features[index]
                 )
             if index + 1 == capture_layer:
                 captured = hidden_states
-        cache.advance(num_tokens)
         return DecoderOutput(self.norm(hidden_states), captured)
 
 

@@ -77,13 +77,13 @@ class Sampler:
         end_ids: Sequence[int] = (),
     ) -> None:
         self.settings = settings
-        self._generator = generator
-        self._end_ids = tuple(end_ids)
+        self.generator = generator
+        self.end_ids = tuple(end_ids)
 
     @property
     def seed(self) -> int:
         """What the random numbers follow from; 0 where they are torch's own."""
-        return 0 if self._generator is None else self._generator.initial_seed()
+        return 0 if self.generator is None else self.generator.initial_seed()
 
     def __call__(self, logits: Tensor, seen: Sequence[int] = ()) -> Tensor:
         """Draw one id.
@@ -106,7 +106,7 @@ class Sampler:
             return None
         if settings.repetition_penalty > 1.0:  # those drawn before may fall behind as many others
             best += len(set(seen))
-        return best + (len(self._end_ids) if len(seen) < settings.min_new_tokens else 0)
+        return best + (len(self.end_ids) if len(seen) < settings.min_new_tokens else 0)
 
     def distribution(self, logits: Tensor, seen: Sequence[int] = ()) -> Tensor:
         """Probabilities [vocab] that a call draws from (greedy: chooses from)."""
@@ -122,24 +122,43 @@ class Sampler:
             scores = logits[ids]
             changed = torch.where(scores < 0, scores * penalty, scores / penalty)
             logits = logits.scatter(0, ids, changed)
-        if self._end_ids and len(seen) < self.settings.min_new_tokens:
-            ids = torch.tensor(self._end_ids, device=logits.device)
+        if self.end_ids and len(seen) < self.settings.min_new_tokens:
+            ids = torch.tensor(self.end_ids, device=logits.device)
             logits = logits.index_fill(0, ids, NEGATIVE_INFINITY)
         return logits
 
     def _drawn(self, logits: Tensor) -> Tensor:
         """Exponential races: the smallest of Exp(1) / p wins with probability p, without a sync."""
         weights, ids = candidates(logits, self.settings)
-        races = torch.empty_like(weights).exponential_(generator=self._generator)
+        races = torch.empty_like(weights).exponential_(generator=self.generator)
         winner = (weights / races).argmax()
         return winner if ids is None else ids[winner]
+
+
+def draw_rows(samplers: Sequence[Sampler], logits: Tensor) -> Tensor:
+    """One id for each row of [B, vocab] float32, drawn as each sampler alone would draw its first,
+    by its own random numbers: [B] int64.
+    """
+    settings = samplers[0].settings
+    if len(samplers) == 1:
+        return samplers[0](logits[0])[None]
+    if any(other.settings != settings or other.end_ids for other in samplers):
+        return torch.stack([draw(row) for draw, row in zip(samplers, logits, strict=True)])
+    if settings.is_greedy:
+        return logits.argmax(dim=-1)
+    weights, ids = candidates(logits, settings)  # [B, k]
+    races = torch.empty_like(weights)
+    for sampler, row in zip(samplers, races, strict=True):
+        row.exponential_(generator=sampler.generator)
+    winners = (weights / races).argmax(dim=-1, keepdim=True)
+    return (winners if ids is None else ids.gather(1, winners))[:, 0]
 
 
 def candidates(logits: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor | None]:
     """What temperature, top-k and top-p leave: weights in proportion to probability, and ids.
 
-    Both are [top_k] where top-k is on, else [vocab]; ids are None where they are the places
-    themselves. Dropped ids have the weight 0.
+    Both are [..., top_k] where top-k is on, else [..., vocab]; ids are None where they are the
+    places themselves. Dropped ids have the weight 0.
     """
     if settings.temperature not in (0.0, 1.0):
         logits = logits / settings.temperature

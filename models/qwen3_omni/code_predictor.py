@@ -8,15 +8,16 @@ the engine's one sync per frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.cache import KvCache
+from models.attention import Frames
 from models.config import TalkerConfig
 from models.decoder import Decoder, Rotary
-from models.sampling import Sampler, SamplingSettings
+from models.sampling import Sampler, SamplingSettings, draw_rows
 
 # In no file of the checkpoint: constants of the reference's code.
 RESIDUAL_SAMPLING = SamplingSettings(top_k=50, top_p=0.8)
@@ -47,7 +48,7 @@ class PredictorDecoder(Decoder):
 
 
 class CodePredictor(nn.Module):
-    """Predicts one frame at a time: the scratch cache of the frame at hand is its own."""
+    """Predicts a frame of each of several voices: their scratch caches are its own."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
@@ -59,18 +60,16 @@ class CodePredictor(nn.Module):
             for _ in range(self.num_residuals)
         )
         self._rotaries: list[Rotary] = []
-        self._cache: KvCache | None = None
+        self._scratch: dict[int, Frames] = {}
 
     def build_constants(self, device: torch.device) -> None:
-        """Make the angles of each pass's positions, and the cache that every frame uses again."""
-        dtype = self.model.norm.weight.dtype
+        """Make the angles of each pass's positions; caches are made when first asked for."""
         self.model.rotary.build_constants(device)
+        dtype = self.model.norm.weight.dtype
         positions = torch.arange(self.num_residuals + 1, dtype=torch.float32, device=device)
         passes = (positions[:2], *positions[2:, None])
         self._rotaries = [self.model.rotary(where, dtype) for where in passes]
-        self._cache = KvCache(
-            self.model.config, capacity=self.num_residuals + 1, device=device, dtype=dtype
-        )
+        self._scratch = {}
 
     def predict(
         self, talker_hidden: Tensor, code0: Tensor, code0_embed: Tensor, sampler: Sampler
@@ -83,18 +82,60 @@ class CodePredictor(nn.Module):
             code0_embed: [H], its embedding in the talker's table.
             sampler: draws the residual codes.
         """
-        cache = self._cache
-        assert cache is not None, "build_constants was not called"
-        cache.truncate(0)
-        codes = [code0.view(1)]
-        inputs = torch.stack((talker_hidden, code0_embed))  # [2, H]
+        codes, residuals = self.predict_rows(
+            talker_hidden[None], code0.view(1), code0_embed[None], (sampler,)
+        )
+        return CodecFrame(codes[0], residuals[0])
+
+    def predict_rows(
+        self,
+        talker_hidden: Tensor,
+        code0: Tensor,
+        code0_embed: Tensor,
+        samplers: Sequence[Sampler],
+    ) -> tuple[Tensor, Tensor]:
+        """Complete a frame of each of B voices, each with its own sampler.
+
+        Args:
+            talker_hidden: [B, H]. code0: [B] int64. code0_embed: [B, H].
+
+        Returns:
+            [B, num_code_groups] int64, and [B, H]: what `CodecFrame` holds, for each row.
+        """
+        num_rows, size = talker_hidden.shape
+        kept = self._frames(num_rows)
+        codes = [code0]
+        inputs = torch.stack((talker_hidden, code0_embed), dim=1).view(-1, size)  # [2 B, H]
         total: Tensor | None = None
         tables = zip(self._rotaries, self.lm_head, self.model.codec_embedding, strict=True)
         for rotary, head, embedding in tables:
-            hidden = self.model.run(inputs, rotary, cache).hidden_states[-1]
-            code = sampler(head(hidden).to(torch.float32)).view(1)
-            inputs = embedding(code)  # [1, H]
+            hidden = self.model.run_with(inputs, rotary.repeat(len(inputs)), kept).hidden_states
+            if total is None:
+                hidden = hidden[1::2]  # what follows the code
+                kept.advance(2)
+            else:
+                kept.advance(1)
+            code = draw_rows(samplers, head(hidden).to(torch.float32))
+            inputs = embedding(code)  # [B, H]
             total = inputs if total is None else total + inputs
             codes.append(code)
         assert total is not None, "a frame has at least two codes"
-        return CodecFrame(torch.cat(codes), total[0])
+        return torch.stack(codes, dim=1), total
+
+    def _frames(self, num_rows: int) -> Frames:
+        """Empty caches for so many rows, used again by every call of their number."""
+        found = self._scratch.get(num_rows)
+        if found is None:
+            assert self._rotaries, "build_constants was not called"
+            weight = self.model.norm.weight
+            with torch.inference_mode(False):  # whoever comes next may not be in that mode
+                found = Frames(
+                    self.model.config,
+                    num_rows=num_rows,
+                    num_positions=self.num_residuals + 1,
+                    device=weight.device,
+                    dtype=weight.dtype,
+                )
+            self._scratch[num_rows] = found
+        found.restart()
+        return found

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from models.errors import RequestError
-from models.sampling import Sampler, SamplingSettings
+from models.sampling import Sampler, SamplingSettings, draw_rows
 
 
 def reference(logits: Tensor, seen: list[int], how: SamplingSettings) -> Tensor:
@@ -111,3 +111,24 @@ def test_the_end_waits_for_the_minimum() -> None:
 def test_values_out_of_range_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=next(iter(change))):
         SamplingSettings(**change)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (SamplingSettings(top_k=20, top_p=0.8),) * 3,
+        (SamplingSettings(temperature=0.7),) * 3,
+        (SamplingSettings(do_sample=False),) * 3,
+        (SamplingSettings(top_k=5), SamplingSettings(), SamplingSettings(do_sample=False)),
+    ],
+    ids=["candidates", "all", "greedy", "mixed"],
+)
+def test_company_changes_no_draw(settings: tuple[SamplingSettings, ...]) -> None:
+    logits = torch.randn(3, 100, generator=torch.Generator().manual_seed(1))
+    alone, among = (
+        [Sampler(how, torch.Generator().manual_seed(seed)) for seed, how in enumerate(settings)]
+        for _ in range(2)
+    )
+    for _ in range(20):
+        expected = [int(sampler(row)) for sampler, row in zip(alone, logits, strict=True)]
+        assert draw_rows(among, logits).tolist() == expected

@@ -172,6 +172,26 @@ def test_sampled_frames_are_reproducible(ours: Qwen3Omni) -> None:
     assert all(0 <= code < 2048 for code in made[0])
 
 
+@pytest.mark.parametrize("settings", [GREEDY, RESIDUAL_SAMPLING], ids=["greedy", "sampled"])
+@torch.inference_mode()
+def test_a_voice_draws_the_same_alone_and_among_others(
+    ours: Qwen3Omni, settings: SamplingSettings
+) -> None:
+    assert ours.talker is not None
+    predictor = ours.talker.code_predictor
+    hidden, codes = torch.randn(3, 32), torch.tensor([7, 3, 7])
+    embeds = ours.talker.embed_code(codes)
+
+    def samplers() -> list[Sampler]:
+        return [Sampler(settings, torch.Generator().manual_seed(seed)) for seed in (5, 6, 7)]
+
+    together, residuals = predictor.predict_rows(hidden, codes, embeds, samplers())
+    for row, sampler in enumerate(samplers()):
+        frame = predictor.predict(hidden[row], codes[row], embeds[row], sampler)
+        assert torch.equal(frame.codes, together[row])
+        torch.testing.assert_close(frame.residual_embedding, residuals[row])
+
+
 def test_reserved_codes_are_never_drawn(ours: Qwen3Omni) -> None:
     talker = ours.talker
     assert talker is not None

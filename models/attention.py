@@ -1,0 +1,154 @@
+"""Attention of a decoder's new positions over what came before them, and where that is kept.
+
+A decoder's layers do not care whether their rows are the tokens of one sequence or the next token
+of each of several: only attention tells them apart, so it is handed to them. Three ways: `Sequence`
+(tokens of one sequence), `Rows` (the next token of each of several sequences, each with its own
+cache), `Frames` (scratch sequences of equal length that begin and end together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.cache import DecoderCache
+from models.config import DecoderConfig
+
+
+class Attend(Protocol):
+    """Keeps a layer's new keys and values, and mixes the values that each query sees."""
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """[N, Hq, D] and twice [N, Hkv, D] -> [N, Hq * D]."""
+
+
+class Sequence:
+    """T tokens of one sequence.
+
+    Args:
+        mask: [T, P + T] bool, what each token sees. None: all where T is 1, else plainly causal
+            without earlier positions.
+    """
+
+    def __init__(self, cache: DecoderCache, mask: Tensor | None = None) -> None:
+        self._cache, self._mask = cache, mask
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The query heads of a group are as good as positions, so keys are read once for all of
+        them; a mask then counts for each. Plainly causal attention is the library's own affair.
+        """
+        all_keys, all_values = self._cache.append(layer, keys, values)  # [Hkv, P + T, D]
+        if len(queries) == 1 and self._mask is None:
+            return _attend_one(queries, all_keys, all_values)
+        if self._mask is None:
+            mixed = F.scaled_dot_product_attention(
+                queries.transpose(0, 1)[None],  # [1, Hq, T, D]
+                all_keys[None],
+                all_values[None],
+                is_causal=True,
+                enable_gqa=True,
+            )
+            return mixed[0].transpose(0, 1).flatten(1)  # [T, Hq * D]
+        num_tokens, num_heads, head_dim = queries.shape
+        num_kv_heads = len(all_keys)
+        num_groups = num_heads // num_kv_heads
+        grouped = queries.view(num_tokens, num_kv_heads, num_groups, head_dim)
+        grouped = grouped.permute(1, 2, 0, 3).reshape(1, num_kv_heads, -1, head_dim)
+        mask = self._mask.repeat(num_groups, 1)  # [groups * T, P + T]
+        mixed = F.scaled_dot_product_attention(
+            grouped, all_keys[None], all_values[None], attn_mask=mask
+        )
+        mixed = mixed.view(num_kv_heads, num_groups, num_tokens, head_dim)
+        return mixed.permute(2, 0, 1, 3).reshape(num_tokens, -1)
+
+
+class Rows:
+    """The next token of each of several sequences: row i belongs to `caches[i]`.
+
+    Caches are read where they lie, one after the other: joining them would copy all of them in
+    every layer.
+    """
+
+    def __init__(self, caches: Many[DecoderCache]) -> None:
+        self._caches = caches
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        rows = zip(
+            self._caches,
+            *(heads.chunk(len(keys)) for heads in (queries, keys, values)),
+            strict=True,
+        )
+        return torch.cat(
+            [
+                _attend_one(query, *cache.append(layer, key, value))
+                for cache, query, key, value in rows
+            ]
+        )
+
+
+class Frames:
+    """`num_rows` scratch sequences of at most `num_positions`, fed T positions of each at a time.
+
+    The rows of a call are [row 0's T positions, row 1's, ...]; T is more than 1 at the start only.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        num_rows: int,
+        num_positions: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        shape = (num_rows, config.num_kv_heads, num_positions, config.head_dim)
+        layers = range(config.num_layers)
+        self._keys = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
+        self._values = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
+        self._num_rows, self._head_dim = num_rows, config.head_dim
+        self._num_kv_heads = config.num_kv_heads
+        self._num_groups = config.num_heads // config.num_kv_heads
+        self.length = 0
+
+    def restart(self) -> None:
+        """Begin other sequences."""
+        self.length = 0
+
+    def advance(self, num_positions: int) -> None:
+        """Count the positions of each row that every layer has kept."""
+        self.length += num_positions
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        if len(queries) == self._num_rows:
+            place = self.length
+            self._keys[layer][:, :, place] = keys
+            self._values[layer][:, :, place] = values
+            queries = queries.view(self._num_rows, self._num_kv_heads, -1, self._head_dim)
+            mixed = F.scaled_dot_product_attention(
+                queries,
+                self._keys[layer][:, :, : place + 1],
+                self._values[layer][:, :, : place + 1],
+            )
+            return mixed.reshape(self._num_rows, -1)
+        assert self.length == 0, "several positions at once come at the start only"
+        queries, keys, values = (
+            torch.unflatten(heads, 0, (self._num_rows, -1)).transpose(1, 2)
+            for heads in (queries, keys, values)
+        )  # [B, heads, T, D]
+        num_positions = keys.shape[2]
+        self._keys[layer][:, :, :num_positions] = keys
+        self._values[layer][:, :, :num_positions] = values
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, enable_gqa=True
+        )
+        return mixed.transpose(1, 2).reshape(self._num_rows * num_positions, -1)
+
+
+def _attend_one(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """[1, Hq, D] over [Hkv, S, D] -> [1, Hq * D]."""
+    grouped = queries.view(1, len(keys), -1, queries.shape[-1])
+    return F.scaled_dot_product_attention(grouped, keys[None], values[None]).view(1, -1)
