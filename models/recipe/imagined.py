@@ -3,7 +3,8 @@
 The audio encoder learns to write each word's embedding where it is spoken and the placeholder's
 between words (`models.recipe.hearing`); the vision encoder learns to write colour and name of a
 thing where its middle is (`models.recipe.sight`). So the decoder can learn from such rows alone,
-with mistakes like theirs.
+with mistakes like theirs: by a voice that is new to it the ear takes words for others that sound
+alike, or writes something between the two.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from torch import Tensor
 from models.recipe import phrases
 from models.recipe.learner import Learner
 from models.recipe.lessons import View
+from models.recipe.phonemes import words_alike
 from models.recipe.pictures import HEIGHT, WIDTH, Thing, places
 from models.recipe.sheets import Grid, Sheet, Sound
 
-MISHEARD_SHARE = 0.02
-LEFT_OUT_SHARE = 0.015
+NEW_VOICE_SHARE = 0.35  # of sounds: by voices that are hard to understand
+MISHEARD_SHARES = (0.015, 0.08)  # of words; of such voices
+LEFT_OUT_SHARES = (0.01, 0.035)
+ADDED_SHARES = (0.003, 0.02)
+UNSURE_SHARES = (0.05, 0.2)  # something between a word and one that sounds like it
 GRAIN = 0.25  # spread of what is added to every value; embeddings have 0.5
 
 
@@ -67,27 +72,37 @@ def thing_ids(learner: Learner, thing: Thing) -> tuple[int, int]:
 def _sound_rows(learner: Learner, sound: Sound, chance: random.Random) -> Tensor:
     blank = learner.config.thinker.audio_id
     row_ids = [blank] * sound.num_tokens
-    words = _misheard(sound.words, learner, chance)
+    is_new = chance.random() < NEW_VOICE_SHARE
+    words = _misheard(sound.words, learner, is_new, chance)
     edges = sorted(chance.sample(range(sound.num_tokens), min(len(words), sound.num_tokens)))
     for place, word in zip(edges, words, strict=False):
         row_ids[place] = word
         if place + 1 < sound.num_tokens and row_ids[place + 1] == blank and chance.random() < 0.2:
             row_ids[place + 1] = word
     made = learner.table[torch.tensor(row_ids, dtype=torch.long)]
+    for place, word in enumerate(row_ids):
+        others = words_alike(learner).get(word, ())
+        if others and chance.random() < UNSURE_SHARES[is_new]:
+            made[place].lerp_(learner.table[chance.choice(others)], chance.uniform(0.1, 0.55))
     doubt = torch.tensor([chance.uniform(0.0, 0.35) for _ in row_ids])[:, None]
     return torch.lerp(made, learner.table[blank].expand_as(made), doubt)
 
 
-def _misheard(words: tuple[int, ...], learner: Learner, chance: random.Random) -> list[int]:
+def _misheard(
+    words: tuple[int, ...], learner: Learner, is_new: bool, chance: random.Random
+) -> list[int]:
     made = []
     unknown = learner.unknown_id
     for word in words:
         draw = chance.random()
+        if chance.random() < ADDED_SHARES[is_new]:
+            made.append(chance.choice(words))
         if word == unknown and draw < 0.35:  # foreign words sound like some of ours
             made.append(chance.randrange(256, learner.vocabulary.size - 60))
-        elif draw < MISHEARD_SHARE:
-            made.append(chance.choice((unknown, chance.choice(words))))
-        elif draw > LEFT_OUT_SHARE + MISHEARD_SHARE:
+        elif draw < MISHEARD_SHARES[is_new]:
+            others = words_alike(learner).get(word, ())
+            made.append(chance.choice((unknown, *(others * 2 or words))))
+        elif draw > LEFT_OUT_SHARES[is_new] + MISHEARD_SHARES[is_new]:
             made.append(word)
     if not words and chance.random() < 0.3:  # noise may sound like something
         made.append(unknown)

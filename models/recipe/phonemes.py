@@ -1,14 +1,19 @@
-"""The sounds of the vocabulary's words, as espeak-ng spells them: a help in learning to hear."""
+"""The sounds of the vocabulary's words, as espeak-ng spells them: a help in learning to hear, and
+in learning what may have been misheard.
+"""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from models.errors import CheckpointError
 from models.recipe.learner import Learner
 
 SPACE = "Ġ"
+ALIKE = 0.5  # sounds that differ, of those of the longer word
+MAX_ALIKE = 6
+_alike: dict[tuple[str, ...], Mapping[int, tuple[int, ...]]] = {}
 
 
 def word_phonemes(learner: Learner) -> Mapping[int, tuple[int, ...]]:
@@ -30,6 +35,41 @@ def word_phonemes(learner: Learner) -> Mapping[int, tuple[int, ...]]:
         for index, sounds in zip(words, spelled, strict=True)
         if sounds
     }
+
+
+def words_alike(learner: Learner) -> Mapping[int, tuple[int, ...]]:
+    """Id of a spoken word -> ids of the words that sound most like it, the likest first.
+
+    Raises:
+        CheckpointError: espeak-ng is not installed.
+    """
+    pieces = learner.vocabulary.pieces
+    if pieces not in _alike:
+        spelled = word_phonemes(learner)
+        found: dict[int, list[tuple[float, int]]] = {index: [] for index in spelled}
+        for first, sounds in spelled.items():
+            for second, others in spelled.items():
+                longest = max(len(sounds), len(others))
+                if first < second and abs(len(sounds) - len(others)) <= ALIKE * longest:
+                    share = edit_distance(sounds, others) / longest
+                    if 0 < share <= ALIKE:
+                        found[first].append((share, second))
+                        found[second].append((share, first))
+        _alike[pieces] = {
+            index: tuple(other for _, other in sorted(near)[:MAX_ALIKE])
+            for index, near in found.items()
+        }
+    return _alike[pieces]
+
+
+def edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
+    """Insertions, deletions and substitutions that make one out of the other."""
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(second, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
 
 
 def num_phonemes(phonemes: Mapping[int, tuple[int, ...]]) -> int:

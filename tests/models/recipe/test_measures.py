@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def test_a_stage_that_has_not_run_is_named(stage: str, tmp_path: Path) -> None:
         list(measure(tmp_path, stage, 1))
 
 
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_a_decoder_that_has_learnt_nothing_answers_nothing_right(tmp_path: Path) -> None:
     decoder = decoder_of(new_learner(work_vocabulary(tmp_path), 0))
     Run.new(decoder, LANGUAGE_PACE, 0).save(tmp_path / "language.pt")

@@ -18,6 +18,7 @@ from models.recipe import acoustics, thinker, voices
 from models.recipe.dialogues import TOOLS, Answered, Returned, conversation
 from models.recipe.learner import Learner
 from models.recipe.lessons import Classroom, Heard, Lesson, View, lesson, training_room
+from models.recipe.phonemes import edit_distance, words_alike
 from models.recipe.pictures import Scene, Thing, draw, new_camera
 from models.recipe.run import Run
 from models.recipe.sheets import Sheet, lay_out
@@ -76,6 +77,7 @@ def short(learner: Learner) -> Sheet:
     return lay_out(learner, Lesson(turns=turns))
 
 
+@needs_espeak
 @torch.no_grad()
 def test_what_sheets_begin_with_in_common_is_computed_once(learner: Learner) -> None:
     room = training_room(None)
@@ -148,6 +150,7 @@ def test_media_rows_have_their_places(learner: Learner) -> None:
     assert {int(i) for i in ids[sheet.sight_at]} == {config.video_id, config.image_id}
 
 
+@needs_espeak
 def test_the_decoder_learns_from_imagined_rows(learner: Learner) -> None:
     decoder = decoder_of(learner)
     run = Run.new(decoder, thinker.LANGUAGE_PACE, 0)
@@ -172,6 +175,7 @@ def test_the_decoder_learns_behind_encoders_that_stay(learner: Learner) -> None:
     assert still == encoders | {"model.embed_tokens.weight"}
 
 
+@needs_espeak
 def test_what_is_right_is_counted(learner: Learner) -> None:
     sheet = lay_out(learner, every_kind())
     with torch.no_grad():
@@ -225,6 +229,7 @@ def test_people_type_with_capitals_signs_and_digits() -> None:
     assert any(character.isdigit() for text in typed for character in text)
 
 
+@needs_espeak
 def test_imagined_lessons_need_no_sound(learner: Learner) -> None:
     room = training_room(None)
     sheets = [lay_out(learner, lesson(room, seed, 0)) for seed in range(12)]
@@ -249,3 +254,12 @@ def _pcm(found: Lesson) -> np.ndarray:
     part = turn.message.parts[0]
     assert isinstance(part, Audio)
     return part.pcm
+
+
+@needs_espeak
+def test_words_are_misheard_for_what_sounds_like_them(learner: Learner) -> None:
+    ids = {piece: index for index, piece in enumerate(learner.vocabulary.pieces)}
+    alike = words_alike(learner)
+    assert ids["Ġtree"] in alike[ids["Ġthree"]]
+    assert ids["Ġblue"] not in alike[ids["Ġthree"]]
+    assert edit_distance((1, 2, 2, 3), (1, 4, 2, 3, 5)) == 2
