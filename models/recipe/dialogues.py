@@ -324,12 +324,13 @@ _WEIGHTS: Mapping[str, float] = {
     "tools": 24,
 }
 # What has to be exact, word for word and number for number, without much around it.
+SEEING = Drill(weights={**dict.fromkeys(_WEIGHTS, 1.0), "see": 25}, num=2)
 DRILLS: tuple[Drill, ...] = (
     Drill(
         weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 55, "repeat": 35, "count": 6},
         num=3,
     ),
-    Drill(weights={**dict.fromkeys(_WEIGHTS, 1.0), "see": 25}, num=2),
+    SEEING,
     Drill(
         weights={**dict.fromkeys(_WEIGHTS, 2.0), "tools": 20, "sum": 4, "recall": 0.5},
         num=2,

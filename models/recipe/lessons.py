@@ -85,6 +85,7 @@ class Classroom:
     Attributes:
         voice: draws the voice of a conversation. conditions: of its sound.
         folder: where synthesised sentences are kept; None: lessons are imagined.
+        is_drawn: an imagined lesson's pictures are drawn nevertheless.
         drill: what is practised; None: everything, as people mix it.
     """
 
@@ -93,9 +94,12 @@ class Classroom:
     conditions: acoustics.Conditions
     folder: Path | None
     drill: Drill | None = None
+    is_drawn: bool = False
 
 
-def training_room(folder: Path | None, drill: Drill | None = None) -> Classroom:
+def training_room(
+    folder: Path | None, drill: Drill | None = None, *, is_drawn: bool = False
+) -> Classroom:
     """Seen voices, training sentences, every kind of noise; imagined without a folder."""
     return Classroom(
         split="train",
@@ -103,6 +107,7 @@ def training_room(folder: Path | None, drill: Drill | None = None) -> Classroom:
         conditions=acoustics.Conditions(),
         folder=folder,
         drill=drill,
+        is_drawn=is_drawn,
     )
 
 
@@ -265,7 +270,7 @@ def _frames(views: tuple[View, ...], pcm: Pcm, room: Classroom) -> tuple[tuple[f
 
 
 def _frame(view: View, room: Classroom, moment: int) -> Rgb:
-    if room.folder is None:
+    if room.folder is None and not room.is_drawn:
         return np.zeros(IMAGINED_SHAPE, np.uint8)
     return draw(view.scene, view.camera, moment=moment)
 

@@ -42,6 +42,10 @@ class Rows:
     deepstack: Tensor | None = None
 
 
+Encode = Callable[[Sequence[Sheet]], Rows]
+Encoding = Callable[[Learner, random.Random], Encode]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Loss summed over the replies' tokens; how many replies would be said exactly so, greedily."""
@@ -56,7 +60,7 @@ def take_step(
     run: Run,
     learner: Learner,
     sheets: Sequence[Sheet],
-    encode: Callable[[Sequence[Sheet]], Rows],
+    encode: Encode,
 ) -> dict[str, float]:
     """One step on some sheets; `encode` makes the media rows of a part of them."""
     run.begin_step()
@@ -75,7 +79,7 @@ def take_step(
     return {"text": text, "right": num_right / num_replies}
 
 
-def imagine(learner: Learner, chance: random.Random) -> Callable[[Sequence[Sheet]], Rows]:
+def imagine(learner: Learner, chance: random.Random) -> Encode:
     """Rows as encoders will make them."""
 
     def rows(sheets: Sequence[Sheet]) -> Rows:
@@ -85,7 +89,19 @@ def imagine(learner: Learner, chance: random.Random) -> Callable[[Sequence[Sheet
     return rows
 
 
-def perceive(learner: Learner, chance: random.Random) -> Callable[[Sequence[Sheet]], Rows]:
+def look(learner: Learner, chance: random.Random) -> Encode:
+    """Sounds as the encoder will make them, and pictures as it does."""
+
+    def rows(sheets: Sequence[Sheet]) -> Rows:
+        sights, deepstack = _seen(learner, sheets)
+        return Rows(
+            sounds=imagine(learner, chance)(sheets).sounds, sights=sights, deepstack=deepstack
+        )
+
+    return rows
+
+
+def perceive(learner: Learner, chance: random.Random) -> Encode:
     """Rows that the encoders make."""
     encoder = learner.thinker.audio_tower
 
@@ -97,14 +113,21 @@ def perceive(learner: Learner, chance: random.Random) -> Callable[[Sequence[Shee
             windows = [chance.choice(WINDOW_FRAMES) if s.has_camera else 800 for s in sounds]
             tokens, _ = hear_batch(encoder, [sound.mel for sound in sounds], windows)
             heard = torch.cat(tokens)
-        grids = [grid for sheet in sheets for grid in sheet.grids]
-        seen, deepstack = heard[:0], None
-        if grids:
-            patches = torch.cat([grid.patches.float() for grid in grids])
-            seen, deepstack = learner.thinker.visual(patches, grids[0].size, num_grids=len(grids))
-        return Rows(sounds=heard, sights=seen, deepstack=deepstack)
+        sights, deepstack = _seen(learner, sheets)
+        return Rows(sounds=heard, sights=sights, deepstack=deepstack)
 
     return rows
+
+
+@torch.no_grad()
+def _seen(learner: Learner, sheets: Sequence[Sheet]) -> tuple[Tensor, Tensor | None]:
+    """What the vision encoder makes of the grids of some sheets."""
+    grids = [grid for sheet in sheets for grid in sheet.grids]
+    if not grids:
+        return learner.table.new_zeros(0, learner.table.shape[1]), None
+    patches = torch.cat([grid.patches.float() for grid in grids])
+    sights, deepstack = learner.thinker.visual(patches, grids[0].size, num_grids=len(grids))
+    return sights, deepstack
 
 
 def study(learner: Learner, sheets: Sequence[Sheet], rows: Rows) -> Outcome:

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
-from models.recipe.dialogues import DRILLS
+from models.recipe.dialogues import DRILLS, SEEING
 from models.recipe.learner import Learner, new_learner, work_vocabulary
 from models.recipe.lessons import lesson, training_room
 from models.recipe.prefetch import Prefetched
@@ -19,8 +19,10 @@ from models.recipe.sheets import Sheet, lay_out
 from models.recipe.thinker import (
     LANGUAGE_PACE,
     PACE,
+    Encoding,
     decoder_of,
     imagine,
+    look,
     perceive,
     take_step,
 )
@@ -51,14 +53,15 @@ def train_language(work: Path, seed: int, minutes: float) -> None:
         )
         return [sheet for sheet in made if len(sheet.ids) <= longest]
 
-    _keep_on(run, learner, make, path, minutes, is_imagined=lambda step: True)
+    _keep_on(run, learner, make, path, minutes, encoding=lambda step: imagine)
 
 
 def train_thinker(work: Path, seed: int, minutes: float) -> None:
     """Go on with the decoder behind the encoders, from where it came alone.
 
     One step of five has real sounds and pictures; the others are of imagined rows, which are cheap:
-    one like it, and the drills of what has to be exact.
+    one like it, and the drills of what has to be exact. The pictures of one drill are drawn: where
+    two things are seen, each blurs what is written of the other.
 
     Raises:
         CheckpointError: a stage before it has not run.
@@ -71,8 +74,8 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
     run = Run.new(decoder_of(learner), PACE, seed)
     if path.exists():
         run.load(path)
-    rooms = [training_room(work / "voices")]
-    rooms += [training_room(None, drill) for drill in (None, *DRILLS)]
+    rooms = [training_room(work / "voices"), training_room(None)]
+    rooms += [training_room(None, drill, is_drawn=drill is SEEING) for drill in DRILLS]
 
     def make(step: int) -> list[Sheet]:
         round_, kind = divmod(step, len(rooms))
@@ -87,7 +90,13 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
         sheets = [lay_out(learner, one) for one in made]
         return [sheet for sheet in sheets if len(sheet.ids) <= MAX_TOKENS]
 
-    _keep_on(run, learner, make, path, minutes, is_imagined=lambda step: step % len(rooms) > 0)
+    def encoding(step: int) -> Encoding:
+        room = rooms[step % len(rooms)]
+        if room.folder is not None:
+            return perceive
+        return look if room.is_drawn else imagine
+
+    _keep_on(run, learner, make, path, minutes, encoding=encoding)
 
 
 def trained_learner(work: Path) -> Learner:
@@ -123,13 +132,13 @@ def _keep_on(
     path: Path,
     minutes: float,
     *,
-    is_imagined: Callable[[int], bool],
+    encoding: Callable[[int], Encoding],
 ) -> None:
     batches: Prefetched[list[Sheet]] = Prefetched(make, run.step)
 
     def step() -> dict[str, float]:
         chance = random.Random(f"rows {run.seed} {run.step}")
-        encode = (imagine if is_imagined(run.step) else perceive)(learner, chance)
+        encode = encoding(run.step)(learner, chance)
         return take_step(run, learner, next(batches), encode)
 
     try:

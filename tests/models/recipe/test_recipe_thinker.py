@@ -15,7 +15,7 @@ from models.cache import KvCache
 from models.content import Audio, Image, Message, Text
 from models.decoder import Deepstack
 from models.recipe import acoustics, thinker, voices
-from models.recipe.dialogues import TOOLS, Answered, Returned, conversation
+from models.recipe.dialogues import SEEING, TOOLS, Answered, Returned, conversation
 from models.recipe.learner import Learner
 from models.recipe.lessons import Classroom, Heard, Lesson, View, lesson, training_room
 from models.recipe.phonemes import edit_distance, words_alike
@@ -26,6 +26,7 @@ from models.recipe.thinker import (
     Rows,
     decoder_of,
     imagine,
+    look,
     num_shared,
     perceive,
     read_sheets,
@@ -238,6 +239,16 @@ def test_imagined_lessons_need_no_sound(learner: Learner) -> None:
     assert len(rows.sounds) == sum(len(sheet.sound_at) for sheet in sheets)
     assert len(rows.sights) == sum(len(sheet.sight_at) for sheet in sheets)
     assert all(float(s.mel.max()) == float(s.mel.min()) for sheet in sheets for s in sheet.sounds)
+
+
+@needs_espeak
+def test_what_is_drawn_is_looked_at_though_sounds_are_imagined(learner: Learner) -> None:
+    room = training_room(None, SEEING, is_drawn=True)
+    sheets = [lay_out(learner, lesson(room, seed, 0)) for seed in range(3)]
+    rows = look(learner, random.Random(0))(sheets)
+    assert torch.equal(rows.sights, perceive(learner, random.Random(1))(sheets).sights)
+    assert torch.equal(rows.sounds, imagine(learner, random.Random(0))(sheets).sounds)
+    assert any(grid.patches.std() > 0.1 for sheet in sheets for grid in sheet.grids)
 
 
 @pytest.mark.skipif(bool(voices.missing_programs()), reason="flite or espeak-ng is not installed")
