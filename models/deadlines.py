@@ -1,4 +1,4 @@
-"""When each speaking reply runs dry, what prefill costs, and whether there is room for one more.
+"""When each speaking reply runs dry, what work costs, and whether there is room for one more.
 
 Measures for `models.scheduler` and the engine, which plan by them. Time is the engine's clock, in
 seconds. A reply's listener is taken to play from the moment its first frame is known, without a
@@ -74,6 +74,30 @@ class PrefillPace:
         else:
             fits = int(max(0.0, room_s - FRAME_MARGIN_S) / self._token_s)
         return min(max_tokens, max(MIN_CHUNK_TOKENS, fits))
+
+
+class BatchPace:
+    """Seconds that the same work for several replies at once takes here, for each kind of work and
+    each number of replies, learnt from the work itself.
+    """
+
+    def __init__(self) -> None:
+        self._took_s: dict[tuple[str, int], float] = {}
+
+    def learn(self, kind: str, size: int, took_s: float) -> None:
+        """Take in one batch of `size` replies."""
+        known = self._took_s.get((kind, size))
+        self._took_s[kind, size] = took_s if known is None else known + 0.3 * (took_s - known)
+
+    def cost_s(self, kind: str, size: int) -> float | None:
+        """What a batch will take, rather too much than too little: as long as the next larger one
+        that is known, or in proportion to the next smaller one. None: nothing is known.
+        """
+        sizes = sorted(known for name, known in self._took_s if name == kind)
+        larger = next((known for known in sizes if known >= size), None)
+        if larger is not None:
+            return self._took_s[kind, larger]
+        return self._took_s[kind, sizes[-1]] * size / sizes[-1] if sizes else None
 
 
 class Admission:

@@ -299,7 +299,8 @@ class Decoder(nn.Module):
         """
         for cache in caches:
             cache.reserve(1)
-        attend = attention.Rows(caches)
+        attend: Attend
+        attend = attention.Sequence(caches[0]) if len(caches) == 1 else attention.Rows(caches)
         output = self.run_with(hidden_states, rotary, attend, capture_layer=capture_layer)
         for cache in caches:
             cache.advance(1)

@@ -2,8 +2,8 @@
 
 Holds many contexts (token logs with their caches) and makes replies, one small unit of work at a
 time, so that the owner's thread can take in calls between two units. Calls return at once; device
-work happens in `step`, and which unit is next is `models.scheduler`'s choice. Knows no asyncio, no
-sockets and no sessions' transport. Not thread safe: one thread owns it.
+work happens in `step`: `models.scheduler` chooses what is next, `models.work` does it. Knows no
+asyncio, no sockets and no sessions' transport. Not thread safe: one thread owns it.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ from models.chat import ChatFormat
 from models.config import OmniConfig, read_config
 from models.content import (
     EngineEvent,
-    FaultEvent,
     Message,
     Pcm,
     ReplyOptions,
     Rgb,
 )
 from models.context import Context
-from models.deadlines import Admission, PrefillPace
+from models.deadlines import Admission
 from models.encoding import MessageEncoder, checked_pcm, checked_rgb
 from models.engine_options import DEFAULT_OPTIONS
 from models.engine_options import EngineOptions as EngineOptions
 from models.entries import SpeechEntry, message_entry, system_entry
-from models.errors import ModelError, OverloadedError, RequestError
+from models.errors import OverloadedError, RequestError
 from models.generation import GenerationSettings, read_generation
 from models.layout import Layout
 from models.loading import load_placed
 from models.placement import DEFAULT_PLACEMENT
 from models.placement import Placement as Placement
-from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import Talker
 from models.qwen3_omni.thinker import Thinker
 from models.reply import Reply
 from models.replying import ReplyMaker
 from models.voices import voice_id, voice_names
+from models.work import Work
 
 Clock = Callable[[], float]
 Tools = Sequence[Mapping[str, Any]]
@@ -76,7 +75,6 @@ class Engine:
         self._encoder = MessageEncoder.load(model, config, chat, folder, options.windows)
         self._chat = chat
         self._clock = clock
-        self._pace = PrefillPace()
         self._budget = CacheBudget(_cache_devices(model), options.max_cache_bytes)
         self._admission = Admission()
         self._maker = ReplyMaker(
@@ -91,8 +89,18 @@ class Engine:
         self._contexts: dict[int, Context] = {}
         self._replies: dict[int, Reply] = {}
         self._outbox: list[EngineEvent] = []
-        self._next_context = 0
-        self._num_reply_units = 0
+        self._work = Work(
+            model=model,
+            encoder=self._encoder,
+            maker=self._maker,
+            budget=self._budget,
+            contexts=self._contexts,
+            replies=self._replies,
+            clock=clock,
+            emit=self._emit,
+            prefill_tokens=options.prefill_tokens,
+            max_batch=options.max_batch,
+        )
 
     @classmethod
     def load(
@@ -286,81 +294,22 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something now."""
-        return bool(self._outbox) or self._choose() is not None
+        return bool(self._outbox) or self._work.next_unit() is not None
 
     @torch.inference_mode()
     def step(self) -> list[EngineEvent]:
-        """Do the most urgent unit of work (a few ms); returns what became known, in order."""
-        unit = self._choose()
+        """Do the most urgent work (a few ms); returns what became known, in order."""
+        unit = self._work.next_unit()
         if unit is not None:
-            try:
-                self._run(unit)
-            except ModelError as error:
-                self._fail(unit, error)
+            self._work.do(unit)
         events, self._outbox = self._outbox, []
         return events
-
-    def _choose(self) -> scheduler.Unit | None:
-        return scheduler.choose(
-            self._contexts,
-            self._replies.values(),
-            self._encoder,
-            now_s=self._clock(),
-            first_context=self._next_context,
-            num_reply_units=self._num_reply_units,
-        )
-
-    def _run(self, unit: scheduler.Unit) -> None:
-        context = self._contexts[unit.context]
-        match unit.kind:
-            case "encode":
-                self._encoder.encode_next(context)
-            case "place":
-                context.place()
-            case "prefill":
-                self._prefill(context)
-                self._budget.enforce(self._contexts, at_work=unit.context)
-            case "token" | "frame":
-                assert unit.reply is not None, unit
-                make = self._maker.make_token if unit.kind == "token" else self._maker.make_frame
-                make(context, self._replies[unit.reply])
-        self._num_reply_units = 0 if unit.reply is None else self._num_reply_units + 1
-        if unit.reply is None:
-            self._next_context = unit.context + 1
-        else:
-            self._maker.note(context, self._replies[unit.reply])
-
-    def _prefill(self, context: Context) -> None:
-        """As much as nobody runs dry over."""
-        started_s = self._clock()
-        room_s = scheduler.room_s(self._replies.values(), started_s, len(self._contexts))
-        max_tokens = self._pace.chunk(self._options.prefill_tokens, room_s)
-        before = context.thinker_cache.length
-        prefill(self._model, context, max_tokens=max_tokens)
-        self._pace.learn(context.thinker_cache.length - before, self._clock() - started_s)
-
-    def _fail(self, unit: scheduler.Unit, error: ModelError) -> None:
-        """Let the unit's own work end; the context is as if it had never been asked for.
-
-        No reply is made to a message that had to be left out: who waits for it fails, or the next.
-        """
-        context = self._contexts[unit.context]
-        reply = None if unit.reply is None else self._replies[unit.reply]
-        if unit.kind in ("encode", "place"):
-            context.void_failed()
-        if reply is None:
-            context.fault = error
-            self._emit(FaultEvent(context=unit.context, error=str(error)))
-            return
-        self._maker.fail(context, reply, error)
-        context.keep_reply(reply.entry, 0)
 
     def _take_fault(self, context: Context, reply: Reply) -> None:
         """Fail a reply to a message that had to be left out."""
         error, context.fault = context.fault, None
         if error is not None:
-            self._maker.fail(context, reply, error)
-            context.keep_reply(reply.entry, 0)
+            self._work.fail_reply(context, reply, error)
 
     def log_ids(self, context: int) -> list[int]:
         """Token ids of a context's log, placeholders included."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from models.encoding import WindowPolicy
+from models.errors import RequestError
+
+MAX_BATCH = 8  # more sessions at once gain little on a CPU, and would make the first of them wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,8 @@ class EngineOptions:
     of one context; None: the model's own limit. `max_cache_bytes`: of all contexts together; None:
     half of the memory that is free once the weights are in place. `windows`: attention windows of
     the audio encoder while people speak. `speaks_by_steps`: speech frames by `models.stepping`, on
-    a GPU as graphs of fused kernels.
+    a GPU as graphs of fused kernels. `max_batch`: sessions whose tokens or frames are made at once,
+    1 to `MAX_BATCH`.
     """
 
     prefill_tokens: int = 512
@@ -23,6 +27,16 @@ class EngineOptions:
     max_cache_bytes: int | None = None
     windows: WindowPolicy = field(default_factory=WindowPolicy)
     speaks_by_steps: bool = False
+    max_batch: int = MAX_BATCH
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            RequestError: `max_batch` is outside its range.
+        """
+        if not 1 <= self.max_batch <= MAX_BATCH:
+            raise RequestError(f"max_batch is {self.max_batch}; it must be 1 to {MAX_BATCH}")
 
 
 DEFAULT_OPTIONS = EngineOptions()

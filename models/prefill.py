@@ -1,11 +1,14 @@
 """Brings the token log of a context into its caches: the thinker's and, in step, the talker's.
 
-The same call makes one decode step: a sampled token is placed in the log and is then just the next
-token to prefill. The talker sees the user's messages only: text through its text projection, media
-through the projection of the thinker's hidden states at those tokens.
+A sampled token is placed in the log and is then just the next token to prefill: a decode step is a
+prefill of one, and the steps of several replies are one call of `step_rows`. The talker sees the
+user's messages only: text through its text projection, media through the projection of the
+thinker's hidden states at those tokens.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +34,25 @@ def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
     except BaseException:
         cache.truncate(length)  # the talker's comes last: in step again
         raise
+
+
+def step_rows(model: Qwen3Omni, contexts: Sequence[Context]) -> None:
+    """Feed the next token of each log, which must be a reply's; leaves each `last_hidden`.
+
+    Raises:
+        ResourceError: a cache is full; none was changed.
+    """
+    thinker = model.thinker
+    batches = [
+        context.log.batch(context.thinker_cache.length, 1, thinker.device) for context in contexts
+    ]
+    hidden = thinker.step_rows(
+        thinker.embed(torch.cat([batch.ids for batch in batches])),
+        torch.cat([batch.positions for batch in batches], dim=1),  # [3, B]
+        [context.thinker_cache for context in contexts],
+    )
+    for context, row in zip(contexts, hidden, strict=True):
+        context.last_hidden = row
 
 
 def _feed(model: Qwen3Omni, context: Context, max_tokens: int) -> Tensor:

@@ -165,6 +165,13 @@ class Reply:
             return bool(self.spoken_ids)
         return self.is_script_done or self.voice.num_frames < len(self.spoken_ids)
 
+    @property
+    def next_to_speak(self) -> int | None:
+        """The text token that the next codec frame reads; None: the text is over."""
+        spoken = self.spoken_ids
+        place = 0 if self.voice is None else self.voice.num_frames
+        return spoken[place] if place < len(spoken) else None
+
     def watch(self, first_code: int, *, is_quiet: bool) -> None:
         """Count how long the voice has been stuck on one sound, or silent."""
         self.num_equal_codes = self.num_equal_codes + 1 if first_code == self.last_code else 0

@@ -1,14 +1,14 @@
 """Makes replies: samples the text, drives the voice, and says what became known.
 
-Each method is one unit of device work on one reply. Which unit comes when is `models.scheduler`'s
-choice; contexts and their caches belong to the engine.
+A token or a frame is made in three parts: what one reply needs for it alone, the device work of
+several replies together, and what one reply does with the result. Which reply comes when, and with
+whom, is `models.scheduler`'s choice; contexts and their caches belong to the engine.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,18 +31,32 @@ from models.entries import ReplyEntry
 from models.errors import ModelError, ResourceError
 from models.generation import GenerationSettings
 from models.layout import Layout
-from models.prefill import prefill
+from models.prefill import prefill, step_rows
 from models.qwen3_omni.model import Qwen3Omni
-from models.qwen3_omni.talker import SpecialText
 from models.reply import Pace, Reply
-from models.sampling import NEGATIVE_INFINITY, Sampler, SamplingSettings
+from models.reply_parts import ReplyParts
+from models.sampling import NEGATIVE_INFINITY
 from models.screened_head import ScreenedHead
-from models.speaking import Voice
-from models.stepping.stepped_voice import SteppedVoices
 from models.stops import StopSearch
 from models.tool_calls import CallSplitter
 
 NEAR_SILENCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class OwnReply:
+    """A reply and the context that it is made in."""
+
+    context: Context
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A codec frame of a voice and its samples."""
+
+    codes: tuple[int, ...]
+    samples: Pcm16
 
 
 class ReplyMaker:
@@ -66,9 +80,8 @@ class ReplyMaker:
         self._emit_now = emit
         self._admission = admission
         self._pace = Pace()
-        self._special: SpecialText | None = None
         self._screened_head = ScreenedHead.of(model.thinker.lm_head)
-        self._stepped = SteppedVoices(model) if by_steps and model.talker is not None else None
+        self.parts = ReplyParts(model, chat, generation, by_steps=by_steps)
 
     # ------------------------------------------------------------------ begin and end
     def begin(
@@ -91,8 +104,8 @@ class ReplyMaker:
             context=key,
             entry=entry,
             options=options,
-            max_tokens=self._most_tokens(options, script_ids),
-            text_sampler=self._text_sampler(options),
+            max_tokens=self.parts.most_tokens(options, script_ids),
+            text_sampler=self.parts.text_sampler(options),
             detokenizer=self._chat.detokenizer(),
             pace=self._pace,
             wants_voice=options.audio and self._model.talker is not None,
@@ -189,20 +202,42 @@ class ReplyMaker:
             input_image_tokens=context.log.count(("image", "video")),
         )
 
-    def make_token(self, context: Context, reply: Reply) -> None:
-        """Feed the last token, if any, and sample the next; of a script, take the next."""
+    def ready_token(self, context: Context, reply: Reply) -> None:
+        """Make room for the next token's step.
+
+        Raises:
+            ResourceError: the context is full; nothing was changed.
+        """
+        if reply.script_ids is None:
+            context.thinker_cache.reserve(context.num_to_prefill)
+
+    def feed_tokens(self, replies: Sequence[OwnReply]) -> list[Tensor | None]:
+        """Feed the last tokens, if any, of several replies.
+
+        Returns:
+            For each the scores of its next token, [vocab]; None where it is not sampled.
+        """
+        sampled = [own for own in replies if self._is_sampled(own.reply)]
+        fed = [own.context for own in replies if own.reply.script_ids is None]
+        stepping = [context for context in fed if context.num_to_prefill == 1]
+        if len(stepping) > 1:
+            step_rows(self._model, stepping)
+        for context in fed:
+            if context.num_to_prefill:
+                prefill(self._model, context, max_tokens=context.num_to_prefill)
+        scores = iter(self._logits(sampled))
+        return [next(scores) if self._is_sampled(own.reply) else None for own in replies]
+
+    def take_token(self, context: Context, reply: Reply, logits: Tensor | None) -> None:
+        """Sample the next token of what `feed_tokens` made; of a script, take the next."""
         if reply.script_ids is not None:
             self._take_scripted(context, reply, reply.script_ids)
             return
-        if context.num_to_prefill:
-            prefill(self._model, context, max_tokens=context.num_to_prefill)
-        if not reply.text_ids and reply.options.tool_choice == "required":
+        if logits is None:
             for forced in self._chat.tool_opening_ids(reply.options.forced_tool):
                 self._take_token(context, reply, forced)
             return
-        assert context.last_hidden is not None
-        logits = self._allowed(self._logits(context.last_hidden, reply), reply)
-        token = int(reply.text_sampler(logits, reply.text_ids))
+        token = int(reply.text_sampler(self._allowed(logits, reply), reply.text_ids))
         if token in self._generation.thinker.eos_ids:
             reply.tools.close()
             self._text_event(reply, reply.end_text(was_cut=False), ())
@@ -210,6 +245,11 @@ class ReplyMaker:
         else:
             self._take_token(context, reply, token)
         self._stamp(reply, "first_text")
+
+    def _is_sampled(self, reply: Reply) -> bool:
+        """Whether the next token is neither a script's nor the beginning of a call asked for."""
+        is_forced = reply.options.tool_choice == "required" and not reply.text_ids
+        return reply.script_ids is None and not is_forced
 
     def _take_scripted(self, context: Context, reply: Reply, script_ids: list[int]) -> None:
         """The voice reads nothing but the tokens, so the thinker need not hear them now: it will
@@ -221,12 +261,19 @@ class ReplyMaker:
             self._text_event(reply, reply.end_text(was_cut=False), ())
         self._stamp(reply, "first_text")
 
-    def _logits(self, hidden: Tensor, reply: Reply) -> Tensor:
-        """[vocab] float32, of which at least those that the sampler can draw are there."""
-        num_best = reply.text_sampler.num_best(reply.text_ids)
-        if self._screened_head is None or num_best is None:
-            return self._model.thinker.logits(hidden)
-        return self._screened_head.logits(hidden, num_best + 1)  # one of them may be forbidden
+    def _logits(self, replies: Sequence[OwnReply]) -> list[Tensor]:
+        """[vocab] float32 each, of which at least those that the sampler can draw are there."""
+        if not replies:
+            return []
+        hidden = [own.context.last_hidden for own in replies]
+        rows = torch.stack([row for row in hidden if row is not None])  # [B, H]
+        assert len(rows) == len(replies)
+        best = [own.reply.text_sampler.num_best(own.reply.text_ids) for own in replies]
+        known = [number for number in best if number is not None]
+        if self._screened_head is None or len(known) < len(best):
+            return list(self._model.thinker.logits(rows))
+        # One more of each, as one of them may be forbidden.
+        return self._screened_head.logits(rows, [number + 1 for number in known])
 
     def _allowed(self, logits: Tensor, reply: Reply) -> Tensor:
         """The logits without the call of a tool, where that is not allowed."""
@@ -255,20 +302,36 @@ class ReplyMaker:
         self._text_event(reply, delta, (token,))
         self._call_events(reply)
 
-    def make_frame(self, context: Context, reply: Reply) -> None:
-        """Make the next codec frame and its samples."""
+    def ready_frame(self, context: Context, reply: Reply) -> None:
+        """Make the voice, if need be, and room for its next frame.
+
+        Raises:
+            ResourceError: the talker's context is full; nothing was changed.
+        """
         if reply.voice is None:
-            reply.voice = self._voice(context, reply)
-        voice = reply.voice
-        spoken = reply.spoken_ids
-        token = spoken[voice.num_frames] if voice.num_frames < len(spoken) else None
-        codes = voice.next_frame(token)
-        if codes is None:
+            reply.voice = self.parts.voice(context, reply.options)
+        reply.voice.reserve()
+
+    def make_frames(self, replies: Sequence[OwnReply]) -> list[Frame | None]:
+        """The next codec frame of each of several replies, and its samples; None where the talker
+        is done. Voices that have not begun come alone.
+        """
+        voices = [own.reply.voice for own in replies if own.reply.voice is not None]
+        assert len(voices) == len(replies)
+        makes = type(voices[0])
+        codes = makes.next_frames(voices, [own.reply.next_to_speak for own in replies])
+        going = [row for row, made in enumerate(codes) if made is not None]
+        for row in going:
+            self._stamp(replies[row].reply, "first_codec")
+        pcms = iter(makes.pcms([voices[row] for row in going]) if going else ())
+        return [None if made is None else Frame(made, _to_int16(next(pcms))) for made in codes]
+
+    def give_frame(self, context: Context, reply: Reply, frame: Frame | None) -> None:
+        """Tell a frame that was made."""
+        if frame is None:
             reply.is_voice_done = True
             return
-        self._stamp(reply, "first_codec")
-        pcm = voice.pcm()
-        samples = _to_int16(pcm)  # the one point of a frame where the host waits for the device
+        samples = frame.samples
         reply.frame_ends.append(reply.num_samples + len(samples))
         self._give(reply, len(samples))
         self._stamp(reply, "first_pcm")
@@ -276,12 +339,13 @@ class ReplyMaker:
             reply,
             AudioEvent(
                 response=reply.id,
-                codes=codes,
+                codes=frame.codes,
                 pcm=samples,
                 spoken_chars=reply.spoken_chars(len(reply.frame_ends)),
             ),
         )
-        reply.watch(codes[0], is_quiet=bool(np.abs(samples).max() < NEAR_SILENCE * 32767))
+        is_quiet = bool(np.abs(samples).max() < NEAR_SILENCE * 32767)
+        reply.watch(frame.codes[0], is_quiet=is_quiet)
         if reply.is_over_budget:
             reply.is_voice_done = True
 
@@ -295,67 +359,6 @@ class ReplyMaker:
         reply.stages.late_frames += is_late
 
     # ------------------------------------------------------------------ parts
-    def _voice(self, context: Context, reply: Reply) -> Voice:
-        cache, talker = context.talker_cache, self._model.talker
-        assert cache is not None
-        assert talker is not None
-        assert context.voice is not None
-        settings = self._generation
-        make = Voice if self._stepped is None else self._stepped.voice
-        return make(
-            model=self._model,
-            cache=cache,
-            position=context.talker_next,
-            speaker=context.voice,
-            special=self._special_text(),
-            code_sampler=self._sampler(settings.talker.sampling, reply.options, talker.device),
-            residual_sampler=self._sampler(settings.predictor, reply.options, talker.device),
-            max_codes=settings.talker.max_new_tokens,
-        )
-
-    def _special_text(self) -> SpecialText:
-        """The projected text around every reply, made at the first one."""
-        thinker, talker = self._model.thinker, self._model.talker
-        assert talker is not None
-        if self._special is None:
-            self._special = talker.special_text(
-                lambda ids: thinker.embed(ids.to(thinker.device)),
-                self._chat.assistant_header_ids(),
-            )
-        return self._special
-
-    def _most_tokens(self, options: ReplyOptions, script_ids: list[int] | None) -> int:
-        """How long a reply's text may become; a script is never cut."""
-        if script_ids is not None:
-            return len(script_ids) + 1
-        limit = self._generation.thinker.max_new_tokens
-        return limit if options.max_tokens is None else options.max_tokens
-
-    def _text_sampler(self, options: ReplyOptions) -> Sampler:
-        thinker = self._generation.thinker
-        settings = thinker.sampling
-        if options.temperature is not None:
-            settings = replace(settings, do_sample=True, temperature=options.temperature)
-        if options.top_p is not None:
-            settings = replace(settings, do_sample=True, top_p=options.top_p)
-        device = self._model.thinker.device
-        return self._sampler(settings, options, device, end_ids=tuple(thinker.eos_ids))
-
-    def _sampler(
-        self,
-        settings: SamplingSettings,
-        options: ReplyOptions,
-        device: torch.device,
-        *,
-        end_ids: tuple[int, ...] = (),
-    ) -> Sampler:
-        generator = torch.Generator(device)
-        seed = secrets.randbits(62) if options.seed is None else options.seed
-        generator.manual_seed(seed)
-        if options.greedy:
-            settings = replace(settings, do_sample=False)
-        return Sampler(settings, generator, end_ids=end_ids)
-
     def _text_event(self, reply: Reply, text: str, ids: tuple[int, ...]) -> None:
         if text or ids:
             self._emit(reply, TextEvent(response=reply.id, text=text, ids=ids))
@@ -377,4 +380,5 @@ class ReplyMaker:
 
 
 def _to_int16(pcm: Tensor) -> Pcm16:
+    """The one point of a frame where the host waits for the device."""
     return (pcm * 32767.0).round().to(torch.int16).cpu().numpy()

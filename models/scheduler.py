@@ -3,8 +3,9 @@
 By deadline: first sounds before all, then the voice that runs dry soonest, then text that is only
 read; then listening (encoding and prefill in the background, contexts in turn); then voices that
 have some seconds in hand; then speculative replies, a few frames of each; last, voices far ahead of
-their listeners. So nobody waits for speech that will not be played for a while. Pure choice: looks
-at contexts and replies, changes nothing.
+their listeners. So nobody waits for speech that will not be played for a while. Tokens and frames
+of other replies join the most urgent one's where that makes nobody late. Pure choice: looks at
+contexts and replies, changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from models.context import Context
+from models.deadlines import BatchPace
 from models.reply import Reply
 
 UnitKind = Literal["encode", "place", "prefill", "token", "frame"]
@@ -76,6 +78,76 @@ def choose(
         if (unit := _replying(contexts, waiting[name], encoder)) is not None:
             return unit
     return None
+
+
+def join(
+    unit: Unit,
+    contexts: Mapping[int, Context],
+    replies: Iterable[Reply],
+    encoder: EncodingQueue,
+    *,
+    now_s: float,
+    max_batch: int,
+    pace: BatchPace,
+) -> list[Unit]:
+    """`unit`, which `choose` chose, and those of other replies that are done together with it.
+
+    Nothing joins what makes a first sound. What runs dry soon joins unless the most urgent can
+    still be in time and would not be: once somebody is late, doing most at once is best for all.
+    Everything else joins only where, by what is known of the work's price, nobody becomes late.
+    """
+    by_id = {reply.id: reply for reply in replies}
+    if unit.reply is None or not can_share(unit, contexts, by_id[unit.reply]):
+        return [unit]
+    waiting = _by_class(by_id.values(), now_s)
+    if waiting["first"]:
+        return [unit]
+    voice = type(by_id[unit.reply].voice)
+    soon = [_slack(reply, now_s) for reply in waiting["soon"]]
+    least = min(soon or (_slack(reply, now_s) for reply in waiting["steady"][:1]), default=None)
+    batch = [unit]
+    for name in BEFORE_LISTENING + AFTER_LISTENING:
+        for reply in waiting[name]:
+            if len(batch) == max_batch:
+                return batch
+            other = reply_unit(contexts[reply.context], reply, encoder)
+            is_alike = other is not None and other.kind == unit.kind and other != unit
+            if other is None or not is_alike or not can_share(other, contexts, reply):
+                continue
+            if unit.kind == "frame" and type(reply.voice) is not voice:
+                continue
+            costs = [pace.cost_s(unit.kind, size) for size in (1, len(batch) + 1)]
+            if _makes_late(name == "soon", costs, soon, least):
+                return batch
+            batch.append(other)
+    return batch
+
+
+def can_share(unit: Unit, contexts: Mapping[int, Context], reply: Reply) -> bool:
+    """Whether others' work of this kind can be done together with it: the next token behind one
+    that was sampled, the next frame of a voice that has begun.
+    """
+    if unit.kind == "token":
+        is_step = bool(reply.text_ids) and contexts[unit.context].num_to_prefill == 1
+        return is_step and reply.script_ids is None
+    return unit.kind == "frame" and reply.voice is not None and reply.voice.num_frames > 0
+
+
+def _makes_late(
+    is_soon: bool, costs: list[float | None], soon: list[float], least: float | None
+) -> bool:
+    """Whether one more in a batch makes somebody late.
+
+    Args:
+        is_soon: whether the one more runs dry soon itself. costs: of one alone, and of the batch
+            with it. soon: speech that those have left who run dry soon, least first. least: of all.
+    """
+    alone_s, cost_s = costs
+    if alone_s is None or cost_s is None:
+        return not is_soon and bool(soon)
+    if is_soon:
+        return alone_s <= soon[0] < cost_s
+    return least is not None and least < cost_s
 
 
 def room_s(replies: Iterable[Reply], now_s: float, num_contexts: int = 1) -> float | None:

@@ -9,6 +9,8 @@ answer is the head's own, not an approximation; what else is in the vocabulary g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,21 +48,26 @@ class ScreenedHead:
         is_plain = is_plain and weight.shape[1] % KERNEL_COLUMNS == 0
         return cls(weight) if is_plain and weight.nbytes >= MIN_HEAD_BYTES else None
 
-    def logits(self, hidden: Tensor, num_best: int) -> Tensor:
-        """[H] float32 -> [vocab] float32: the `num_best` greatest logits (and whatever else was
-        computed on the way) where they belong, -inf elsewhere.
+    def logits(self, hidden: Tensor, num_best: Sequence[int]) -> list[Tensor]:
+        """[B, H] float32 -> [vocab] float32 for each row: its `num_best` greatest logits (and
+        whatever else was computed on the way) where they belong, -inf elsewhere.
         """
-        ids = self._candidates(hidden, num_best)
+        rounded = hidden.to(torch.bfloat16)
+        screened = torch._weight_int8pack_mm(rounded, self._rows, self._scales)  # [B, vocab]
+        rows = zip(hidden, rounded, screened, num_best, strict=True)
+        return [self._exact(row, self._candidates(row, *rest)) for row, *rest in rows]
+
+    def _exact(self, hidden: Tensor, ids: Tensor) -> Tensor:
         if len(ids) > MAX_CANDIDATE_SHARE * len(self._weight):
             return F.linear(hidden, self._weight)
         exact = F.linear(hidden, self._weight.index_select(0, ids))
         return torch.full((len(self._weight),), NEGATIVE_INFINITY).index_copy_(0, ids, exact)
 
-    def _candidates(self, hidden: Tensor, num_best: int) -> Tensor:
+    def _candidates(
+        self, hidden: Tensor, rounded: Tensor, screened: Tensor, num_best: int
+    ) -> Tensor:
         """Ids of every row whose logit may be one of the `num_best` greatest."""
-        rounded = hidden.to(torch.bfloat16)
-        screened = torch._weight_int8pack_mm(rounded[None], self._rows, self._scales)
-        scores = screened[0].to(torch.float32)
+        scores = screened.to(torch.float32)
         norms = torch.stack((hidden.norm(), (hidden - rounded).norm()))
         errors = torch.mv(self._norms, norms).add_(scores.abs(), alpha=ROUNDING)
         sure = scores - errors

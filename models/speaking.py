@@ -2,11 +2,15 @@
 
 Starts from the first text token alone; each further frame reads the next one. When the text is over
 the talker reads an end-of-text token once and padding from then on, until it samples its own end.
-While the text is merely late the voice waits: padding early would change the speech. Source:
-Qwen3-Omni's talker, spec 5.2.
+While the text is merely late the voice waits: padding early would change the speech. Voices that
+have begun make their frames together where they can, each as it would alone. Source: Qwen3-Omni's
+talker, spec 5.2.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,7 +18,7 @@ from torch import Tensor
 from models.cache import KvCache
 from models.qwen3_omni.code_predictor import CodecFrame
 from models.qwen3_omni.model import Qwen3Omni
-from models.qwen3_omni.talker import SpecialText
+from models.qwen3_omni.talker import SpecialText, Talker
 from models.sampling import Sampler
 
 
@@ -60,26 +64,64 @@ class Voice:
         self._is_end_read = False
         self.num_frames = 0
 
+    def reserve(self) -> None:
+        """Make room for the next frame.
+
+        Raises:
+            ResourceError: the talker's context is full; nothing was changed.
+        """
+        self._cache.reserve(1)
+
     def next_frame(self, token: int | None) -> tuple[int, ...] | None:
         """Make the next frame's codes, reading a text token (None: the text is over).
 
         Returns None when the talker is done.
         """
-        hidden = self._start(token) if self._frame is None else self._advance(self._frame, token)
-        code = self._code_sampler(self._talker.code_logits(hidden), self._codes)
-        self._codes.append(int(code))
-        is_over = self._codes[-1] == self._talker.config.codec_eos_id
-        if is_over or len(self._codes) >= self._max_codes:
-            return None
-        embed = self._talker.embed_code(code)
-        self._frame = self._talker.code_predictor.predict(
-            hidden, code, embed, self._residual_sampler
-        )
-        self.num_frames += 1
-        return tuple(self._frame.codes.tolist())
+        return self.next_frames([self], [token])[0]
 
-    def pcm(self) -> Tensor:
-        """Samples of the frame just made, [1365 or 1920] float32 at 24 kHz."""
+    @classmethod
+    def next_frames(
+        cls, voices: Sequence[Self], tokens: Sequence[int | None]
+    ) -> list[tuple[int, ...] | None]:
+        """`next_frame` of several voices of one model that have begun, or of one in any state."""
+        talker = voices[0]._talker
+        if voices[0]._frame is None:
+            (voice,), (token,) = voices, tokens
+            hidden = voice._start(token)[None]
+        else:
+            hidden = cls._advance(talker, voices, tokens)
+        scores = talker.code_logits(hidden)  # [B, vocab]
+        codes = torch.stack(
+            [
+                voice._code_sampler(row, voice._codes)
+                for voice, row in zip(voices, scores, strict=True)
+            ]
+        )  # [B]
+        for voice, code in zip(voices, codes.tolist(), strict=True):
+            voice._codes.append(code)
+        going = [row for row, voice in enumerate(voices) if not voice._is_over]
+        made: list[tuple[int, ...] | None] = [None] * len(voices)
+        if len(going) < len(voices):
+            rows = torch.tensor(going, dtype=torch.int64, device=codes.device)
+            hidden, codes = hidden.index_select(0, rows), codes.index_select(0, rows)
+        if going:
+            samplers = [voices[row]._residual_sampler for row in going]
+            frames = talker.code_predictor.predict_rows(
+                hidden, codes, talker.embed_code(codes), samplers
+            )
+            for row, frame_codes, residual in zip(going, *frames, strict=True):
+                voices[row]._frame = CodecFrame(frame_codes, residual)
+                voices[row].num_frames += 1
+            for row, ids in zip(going, frames[0].tolist(), strict=True):
+                made[row] = tuple(ids)
+        return made
+
+    @classmethod
+    def pcms(cls, voices: Sequence[Self]) -> list[Tensor]:
+        """Samples of the frame that each voice has just made, [1365 or 1920] float32 at 24 kHz."""
+        return [voice._pcm() for voice in voices]
+
+    def _pcm(self) -> Tensor:
         assert self._frame is not None
         codes = self._frame.codes[None].to(self._code2wav.device)
         samples: Tensor = self._code2wav(codes, self._vocoder_state)
@@ -92,28 +134,53 @@ class Voice:
 
     def _start(self, token: int | None) -> Tensor:
         assert token is not None, "speech starts with a text token"
-        prefix = self._talker.reply_prefix(self._special, self._speaker, self._read(token))
+        prefix = self._talker.reply_prefix(self._special, self._speaker, self._read([token]))
         positions = torch.arange(len(prefix), dtype=torch.float32, device=prefix.device)
         hidden: Tensor = self._talker(prefix, positions + self._position, self._cache)
         self._position += len(prefix)
         return hidden[-1]
 
-    def _advance(self, frame: CodecFrame, token: int | None) -> Tensor:
-        inputs = self._talker.embed_frame(frame, self._tail(token))  # [1, H]
-        position = torch.tensor([self._position], dtype=torch.float32, device=inputs.device)
-        hidden: Tensor = self._talker(inputs, position, self._cache)
-        self._position += 1
-        return hidden[-1]
+    @property
+    def _is_over(self) -> bool:
+        """Whether the code drawn last is the end of the speech."""
+        is_end = self._codes[-1] == self._talker.config.codec_eos_id
+        return is_end or len(self._codes) >= self._max_codes
 
-    def _tail(self, token: int | None) -> Tensor:
-        """What is read now: a text token, the end of the text once, padding from then on."""
-        if token is not None:
-            return self._read(token)
+    @staticmethod
+    def _advance(talker: Talker, voices: Sequence[Voice], tokens: Sequence[int | None]) -> Tensor:
+        """Feed each voice's last frame with the text that it reads now: [B, H]."""
+        frames = [voice._frame for voice in voices if voice._frame is not None]
+        assert len(frames) == len(voices), "voices that begin do so alone"
+        codes = torch.stack([frame.codes[0] for frame in frames])
+        residuals = torch.stack([frame.residual_embedding for frame in frames])
+        inputs = talker.embed_frames(codes, residuals, voices[0]._tails(voices, tokens))
+        positions = torch.tensor([voice._position for voice in voices], device=inputs.device)
+        hidden = talker.step_rows(inputs, positions, [voice._cache for voice in voices])
+        for voice in voices:
+            voice._position += 1
+        return hidden
+
+    @staticmethod
+    def _tails(voices: Sequence[Voice], tokens: Sequence[int | None]) -> Tensor:
+        """What each voice reads now: a text token, the end of the text once, padding from then on:
+        [B, H].
+        """
+        reading = [token for token in tokens if token is not None]
+        texts = iter(voices[0]._read(reading) if reading else ())
+        return torch.stack(
+            [
+                voice._after_text() if token is None else next(texts)
+                for voice, token in zip(voices, tokens, strict=True)
+            ]
+        )
+
+    def _after_text(self) -> Tensor:
         if self._is_end_read:
             return self._special.pad
         self._is_end_read = True
         return self._special.end
 
-    def _read(self, token: int) -> Tensor:
-        ids = torch.tensor([token], device=self._thinker.device)
-        return self._talker.project_text(self._thinker.embed(ids))[0]  # [H]
+    def _read(self, tokens: Sequence[int]) -> Tensor:
+        """Text as the talker reads it: [T, H]."""
+        ids = torch.tensor(tokens, device=self._thinker.device)
+        return self._talker.project_text(self._thinker.embed(ids))

@@ -161,7 +161,13 @@ class Talker(nn.Module):
 
     def embed_frame(self, frame: CodecFrame, text: Tensor) -> Tensor:
         """Input of the step after `frame`: its codes plus the next text, [H] -> [1, H]."""
-        return self.embed_code(frame.codes[:1]) + (frame.residual_embedding + text)
+        return self.embed_frames(frame.codes[:1], frame.residual_embedding, text)
+
+    def embed_frames(self, codes: Tensor, residuals: Tensor, texts: Tensor) -> Tensor:
+        """The same for several voices: first codes [B], sums of the others' embeddings [B, H], and
+        texts [B, H] -> [B, H].
+        """
+        return self.embed_code(codes) + (residuals + texts)
 
     def forward(self, embeds: Tensor, position_ids: Tensor, cache: KvCache) -> Tensor:
         """Append T positions to the sequence in `cache`: [T, H] -> [T, H] after the final norm.
@@ -177,7 +183,21 @@ class Talker(nn.Module):
         hidden: Tensor = self.model(embeds, position_ids, cache).hidden_states
         return hidden
 
+    def step_rows(self, embeds: Tensor, position_ids: Tensor, caches: Sequence[KvCache]) -> Tensor:
+        """Append one position to each of several sequences: [B, H] -> [B, H] after the final norm.
+
+        Args:
+            embeds: [B, H]. position_ids: [B] float32. caches: of each row.
+
+        Raises:
+            ResourceError: a context is full; no cache was changed.
+        """
+        rotary = self.model.rotary(position_ids, embeds.dtype)
+        return self.model.run_rows(embeds, rotary, caches).hidden_states
+
     def code_logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the frame's first code, float32, never-spoken ids at -inf: [H] -> [vocab]."""
+        """Scores of a frame's first code, float32, never-spoken ids at -inf: [..., H] -> [...,
+        vocab].
+        """
         scores: Tensor = self.codec_head(hidden)
         return scores.to(torch.float32).masked_fill(self.banned, NEGATIVE_INFINITY)

@@ -7,6 +7,7 @@ are the caller's (`models.positions`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +90,18 @@ class Thinker(nn.Module):
             embeds, position_ids, cache, deepstack=deepstack, capture_layer=self.capture_layer
         )
         return ThinkerOutput(output.hidden_states, output.captured)
+
+    def step_rows(self, embeds: Tensor, position_ids: Tensor, caches: Sequence[KvCache]) -> Tensor:
+        """Append one token to each of several sequences: [B, H] -> [B, H] after the final norm.
+
+        Args:
+            embeds: [B, H]. position_ids: [B] or [3, B] float32. caches: of each row.
+
+        Raises:
+            ResourceError: a context is full; no cache was changed.
+        """
+        rotary = self.model.rotary(position_ids, embeds.dtype)
+        return self.model.run_rows(embeds, rotary, caches).hidden_states
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next text id, float32: [H] -> [vocab], or [T, H] -> [T, vocab]."""

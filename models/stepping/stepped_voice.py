@@ -6,13 +6,15 @@ frame is a step. Replies beyond the slots, or with too long a context, speak by 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from models.engine_options import MAX_BATCH
 from models.errors import ResourceError
-from models.graphs import pick_capture
+from models.graphs import BUCKETS, pick_capture
 from models.qwen3_omni.model import Qwen3Omni
 from models.speaking import Voice
 from models.stepping.operations import pick_operations
@@ -25,6 +27,7 @@ MAX_POSITIONS = 8192  # of one reply's talker, the user's turns included
 POOL_POSITIONS = 8 * MAX_POSITIONS
 PREFIX_TOKENS = 9
 ROOM_TOKENS = 512  # held from the start: 40 s of speech
+BATCH_SIZES = tuple(size for size in BUCKETS if size <= MAX_BATCH)
 
 
 class SteppedVoices:
@@ -48,7 +51,7 @@ class SteppedVoices:
             max_pages=MAX_POSITIONS // PAGE_SIZE,
         )
         self.step = SpeechStep(
-            model, self.slots, pick_operations(device), pick_capture(device), sizes=(1,)
+            model, self.slots, pick_operations(device), pick_capture(device), sizes=BATCH_SIZES
         )
 
     def voice(self, **voice: Any) -> Voice:
@@ -69,31 +72,43 @@ class SteppedVoice(Voice):
         self._num_codes = 0
         self._made = torch.zeros(0)
 
-    def next_frame(self, token: int | None) -> tuple[int, ...] | None:
-        """As `Voice.next_frame`; the samples come with the codes.
-
-        Raises:
-            ResourceError: the pages are full.
-        """
-        if self._num_codes == 0:
-            self._begin(self._start(token))
-            frames = self._step.first([self._slot])
-        else:
+    def reserve(self) -> None:
+        """As `Voice.reserve`: of the pages, once the reply is in them."""
+        if self._num_codes:
             self._paged.reserve(1)
-            frames = self._step.next([self._slot], [self._tail(token)])
-            self._paged.advance(1)
-        codes, pcm = frames.read()  # the one point of a frame where the host waits for the device
-        self._num_codes += 1
-        is_over = codes[0][0] == self._talker.config.codec_eos_id
-        if is_over or self._num_codes >= self._max_codes:
-            return None
-        self._made = pcm[0]
-        self.num_frames += 1
-        return tuple(codes[0])
+        else:
+            super().reserve()
 
-    def pcm(self) -> Tensor:
-        """Samples of the frame just made, on the host."""
-        return self._made
+    @classmethod
+    def next_frames(
+        cls, voices: Sequence[Self], tokens: Sequence[int | None]
+    ) -> list[tuple[int, ...] | None]:
+        """As `Voice.next_frames`; the samples come with the codes."""
+        step, slots = voices[0]._step, [voice._slot for voice in voices]
+        if voices[0]._num_codes == 0:
+            (voice,), (token,) = voices, tokens
+            voice._begin(voice._start(token))
+            frames = step.first(slots)
+        else:
+            frames = step.next(slots, cls._tails(voices, tokens).unbind())
+            for voice in voices:
+                voice._paged.advance(1)
+        rows = zip(voices, *frames.read(), strict=True)  # where the host waits for the device
+        return [voice._take(codes, pcm) for voice, codes, pcm in rows]
+
+    @classmethod
+    def pcms(cls, voices: Sequence[Self]) -> list[Tensor]:
+        """As `Voice.pcms`, on the host."""
+        return [voice._made for voice in voices]
+
+    def _take(self, codes: list[int], pcm: Tensor) -> tuple[int, ...] | None:
+        self._num_codes += 1
+        is_end = codes[0] == self._talker.config.codec_eos_id
+        if is_end or self._num_codes >= self._max_codes:
+            return None
+        self._made = pcm
+        self.num_frames += 1
+        return tuple(codes)
 
     def close(self) -> None:
         """Let the slot and its pages go, too."""

@@ -6,7 +6,8 @@ way. So a test says exactly which prompt the reference must see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,14 @@ class Rig:
     """An engine and a place for its events."""
 
     def __init__(
-        self, model: Qwen3Omni, oracle: Oracle, *, frames: int, windows: WindowPolicy
+        self,
+        model: Qwen3Omni,
+        oracle: Oracle,
+        *,
+        frames: int,
+        windows: WindowPolicy,
+        clock: Callable[[], float] = time.perf_counter,
+        **options: Any,
     ) -> None:
         generation = read_generation(oracle.folder, oracle.config)
         self.engine = Engine(
@@ -102,7 +110,8 @@ class Rig:
             chat=NumberChat(),  # type: ignore[arg-type]
             generation=limited(generation, frames),
             folder=Path(oracle.folder),
-            options=EngineOptions(windows=windows),
+            options=EngineOptions(windows=windows, **options),
+            clock=clock,
         )
         self.engine._maker._pace.frames_per_char = 0.2  # words are long numbers here
         self.replies: dict[int, Collected] = {}

@@ -9,6 +9,7 @@ from models.deadlines import (
     MIN_CHUNK_TOKENS,
     MIN_SPEAKING,
     Admission,
+    BatchPace,
     PlayoutClock,
     PrefillPace,
 )
@@ -47,6 +48,19 @@ def test_prefill_is_cut_to_the_speech_that_is_left() -> None:
     assert pace.chunk(8, 0.0) == 8
     pace.learn(1, 100.0)  # a lone token says nothing about a prefill
     assert pace.chunk(512, 0.2405) == 200
+
+
+def test_a_batch_is_rather_thought_dearer_than_cheaper() -> None:
+    pace = BatchPace()
+    assert pace.cost_s("frame", 2) is None
+    pace.learn("frame", 2, 0.04)
+    assert pace.cost_s("frame", 1) == pace.cost_s("frame", 2) == 0.04
+    assert pace.cost_s("frame", 4) == pytest.approx(0.08)
+    pace.learn("frame", 6, 0.05)
+    assert pace.cost_s("frame", 4) == 0.05
+    pace.learn("frame", 6, 0.15)
+    assert pace.cost_s("frame", 6) == pytest.approx(0.08)
+    assert pace.cost_s("token", 1) is None
 
 
 def test_a_session_more_is_refused_where_many_are_served_late() -> None:

@@ -365,7 +365,8 @@ def test_a_message_that_can_not_be_taken_fails_one_reply(
 
 def test_listening_goes_on_while_another_session_speaks(model: Qwen3Omni, oracle: Oracle) -> None:
     windows = WindowPolicy(audio_window_s=1)
-    rig = opened(opened(Rig(model, oracle, frames=40, windows=windows)), context=2)
+    rig = Rig(model, oracle, frames=40, windows=windows, clock=lambda: 0.0)  # nobody is late
+    opened(opened(rig), context=2)
     rig.engine.append_message(1, user(QUESTION))
     rig.engine.respond(1, 1, ReplyOptions(greedy=True, max_tokens=40))
     while not rig.replies.get(1, Collected()).codes:

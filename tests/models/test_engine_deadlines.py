@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from engine_rig import Rig, load_for_engine
 from oracle import Oracle
-from test_engine import make_rig, opened, user
+from test_engine import opened, user
 
 from models.content import AudioEvent, ReplyOptions, Text
 from models.deadlines import LATE_FRAMES_SEEN, MIN_CHUNK_TOKENS, MIN_SPEAKING
+from models.encoding import WindowPolicy
 from models.errors import OverloadedError
 from models.qwen3_omni.model import Qwen3Omni
 
@@ -36,9 +37,7 @@ def clock() -> TurnedClock:
 
 @pytest.fixture
 def rig(model: Qwen3Omni, oracle: Oracle, clock: TurnedClock) -> Rig:
-    made = make_rig(model, oracle)
-    made.engine._clock = made.engine._maker._clock = clock
-    return made
+    return Rig(model, oracle, frames=8, windows=WindowPolicy(), clock=clock)
 
 
 def begin(rig: Rig, context: int) -> None:
@@ -53,8 +52,10 @@ def test_prefill_is_cut_so_that_no_frame_comes_late(
     rig: Rig, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token_s = 0.001
-    rig.engine._pace.learn(100, 100 * token_s)
-    monkeypatch.setattr(rig.engine._pace, "learn", lambda *_: None)  # the clock stands meanwhile
+    rig.engine._work._pace.learn(100, 100 * token_s)
+    monkeypatch.setattr(
+        rig.engine._work._pace, "learn", lambda *_: None
+    )  # the clock stands meanwhile
     begin(rig, 1)
     opened(rig, 2)
     rig.engine.append_message(2, user(Text(text=" ".join(["1000"] * 400))))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.deadlines import PlayoutClock
+from models.deadlines import BatchPace, PlayoutClock
 from models.scheduler import (
     AHEAD_S,
     FAIR_S,
@@ -17,6 +17,7 @@ from models.scheduler import (
     MAX_URGENT_UNITS,
     Unit,
     choose,
+    join,
     room_s,
 )
 
@@ -35,6 +36,11 @@ class ScriptedContext:
 
 
 @dataclass
+class ScriptedVoice:
+    num_frames: int = 1
+
+
+@dataclass
 class ScriptedReply:
     """A voice with `left_s` of speech left to play at time 0; None: nothing made yet."""
 
@@ -48,6 +54,8 @@ class ScriptedReply:
     is_active: bool = True
     entry: object = None
     text_ids: list[int] = field(default_factory=lambda: [1])
+    script_ids: list[int] | None = None
+    voice: ScriptedVoice | None = field(default_factory=ScriptedVoice)
     num_held_frames: int = 0
 
     @property
@@ -159,3 +167,66 @@ def test_prefill_has_as_long_as_the_hungriest_listener() -> None:
     assert room_s([ScriptedReply(1, None)], 0.0) is None  # type: ignore[list-item]
     assert room_s([], 0.0, num_contexts=1) is None
     assert room_s([], 0.0, num_contexts=2) == FAIR_S, "somebody else may want to be answered"
+
+
+# ------------------------------------------------------------------ who joins
+def joined(replies: list[ScriptedReply], pace: BatchPace, *, num_to_prefill: int = 1) -> list[int]:
+    """Replies of the batch around the most urgent one."""
+    contexts = {reply.id: ScriptedContext(num_to_prefill=num_to_prefill) for reply in replies}
+    waiting: Any = (contexts, replies, Listening())
+    unit = choose(*waiting, now_s=0.0)
+    assert unit is not None
+    units = join(unit, *waiting, now_s=0.0, max_batch=4, pace=pace)
+    assert {one.kind for one in units} == {unit.kind}
+    return [one.reply for one in units if one.reply is not None]
+
+
+def known(*costs_s: float) -> BatchPace:
+    """What batches of 1, 2, ... frames or tokens cost."""
+    pace = BatchPace()
+    for size, cost_s in enumerate(costs_s, start=1):
+        for kind in ("frame", "token"):
+            pace.learn(kind, size, cost_s)
+    return pace
+
+
+def test_others_join_in_the_order_of_their_deadlines() -> None:
+    lefts = (0.15, 0.05, 0.3, 0.1, 0.2)
+    replies = [ScriptedReply(key, left) for key, left in enumerate(lefts)]
+    assert joined(replies, known(0.01, 0.01, 0.01, 0.01)) == [1, 3, 0, 4]
+
+
+def test_only_work_of_the_same_kind_joins() -> None:
+    reading = ScriptedReply(2, 0.06, can_speak=False)
+    begins = ScriptedReply(3, 0.07, voice=None)
+    replies = [ScriptedReply(1, 0.05), reading, begins, ScriptedReply(4, 0.08)]
+    assert joined(replies, known(0.01)) == [1, 4]
+    scripted = ScriptedReply(2, 0.06, can_speak=False, script_ids=[1])
+    replies = [ScriptedReply(1, 0.05, can_speak=False), scripted]
+    assert joined(replies, known(0.01)) == [1]
+    replies = [ScriptedReply(key, 0.05, can_speak=False) for key in (1, 2)]
+    assert joined(replies, known(0.01)) == [1, 2]
+    assert joined(replies, known(0.01), num_to_prefill=3) == [1], "a prefill is nobody's company"
+
+
+def test_nobody_far_ahead_joins_where_it_makes_somebody_late() -> None:
+    ahead = ScriptedReply(2, 3.0)
+    assert joined([ScriptedReply(1, 0.05), ahead], known(0.03, 0.04)) == [1, 2]
+    assert joined([ScriptedReply(1, 0.035), ahead], known(0.03, 0.04)) == [1]
+    assert joined([ScriptedReply(1, -1.0), ahead], known(0.03, 0.04)) == [1], "late already"
+    assert joined([ScriptedReply(1, 0.05), ahead], BatchPace()) == [1], "its price is not known"
+    waits = ScriptedReply(3, 0.035, can_speak=False)
+    assert joined([ScriptedReply(1, 0.03), waits, ahead], known(0.03, 0.04)) == [1]
+
+
+def test_those_who_run_dry_join_unless_the_first_could_still_be_in_time() -> None:
+    replies = [ScriptedReply(1, 0.035), ScriptedReply(2, 0.1)]
+    assert joined(replies, known(0.03, 0.04)) == [1]
+    assert joined(replies, known(0.03, 0.034)) == [1, 2]
+    late = [ScriptedReply(1, -0.1), ScriptedReply(2, 0.0), ScriptedReply(3, 0.1)]
+    assert joined(late, known(0.03, 0.06, 0.12)) == [1, 2, 3]
+
+
+def test_a_first_sound_has_no_company() -> None:
+    first = ScriptedReply(1, None, voice=None)
+    assert joined([first, ScriptedReply(2, 0.05)], known(0.01)) == [1]

@@ -18,24 +18,23 @@ def test_the_best_logits_are_those_of_the_whole_head() -> None:
     weight[100:200] *= torch.logspace(-6, 1, 100)[:, None]  # rows of very different sizes
     head = ScreenedHead(weight)
     for num_best in (1, 2, 20):
-        for hidden in torch.randn(20, 96, generator=generator) * 3:
-            whole = weight @ hidden
-            best = whole.topk(num_best)
-            found = head.logits(hidden, num_best).topk(num_best)
+        rows = torch.randn(20, 96, generator=generator) * 3
+        for hidden, logits in zip(rows, head.logits(rows, [num_best] * 20), strict=True):
+            best = (weight @ hidden).topk(num_best)
+            found = logits.topk(num_best)
             assert found.indices.tolist() == best.indices.tolist()
             torch.testing.assert_close(found.values, best.values, rtol=1e-5, atol=1e-5)
 
 
 def test_few_rows_are_computed_where_the_logits_differ() -> None:
     weight = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(2))
-    logits = ScreenedHead(weight).logits(weight[5] * 2, 1)
+    (logits,) = ScreenedHead(weight).logits(weight[5:6] * 2, [1])
     assert int(logits.argmax()) == 5
     assert int(logits.isfinite().sum()) < 20
 
 
 def test_equal_rows_are_all_computed() -> None:
-    hidden = torch.ones(64)
-    logits = ScreenedHead(torch.full((1000, 64), 0.5)).logits(hidden, 1)
+    (logits,) = ScreenedHead(torch.full((1000, 64), 0.5)).logits(torch.ones(1, 64), [1])
     assert logits.isfinite().all()
 
 

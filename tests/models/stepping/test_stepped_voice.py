@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from engine_rig import GREEDY, NumberChat, Rig, limited, load_for_engine
+from engine_rig import GREEDY, Rig, load_for_engine
 from oracle import Oracle
 from test_engine import QUESTION, opened, user
 
 from models.content import ReplyOptions
 from models.encoding import WindowPolicy
-from models.engine import Engine, EngineOptions
-from models.generation import read_generation
 from models.qwen3_omni.model import Qwen3Omni
 from models.stepping import stepped_voice
 from models.stepping.stepped_voice import SteppedVoices
@@ -25,21 +21,12 @@ def model(oracle: Oracle) -> Qwen3Omni:
 
 
 def rig_of(model: Qwen3Omni, oracle: Oracle, *, by_steps: bool) -> Rig:
-    rig = Rig(model, oracle, frames=8, windows=WindowPolicy())
-    rig.engine = Engine(
-        model=model,
-        config=oracle.config,
-        chat=NumberChat(),  # type: ignore[arg-type]
-        generation=limited(read_generation(oracle.folder, oracle.config), 8),
-        folder=Path(oracle.folder),
-        options=EngineOptions(speaks_by_steps=by_steps),
-    )
-    rig.engine._maker._pace.frames_per_char = 0.2
+    rig = Rig(model, oracle, frames=8, windows=WindowPolicy(), speaks_by_steps=by_steps)
     return opened(rig)
 
 
 def voices_of(rig: Rig) -> SteppedVoices:
-    voices = rig.engine._maker._stepped
+    voices = rig.engine._maker.parts.stepped
     assert voices is not None
     return voices
 

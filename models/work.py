@@ -1,0 +1,186 @@
+"""Does the units of work that `models.scheduler` chose, and says what failed.
+
+A unit is a few ms of device work: a part of a context's listening, or the next token or frame of
+one or more replies. What fails ends the work that it belongs to and nothing else: of a batch, the
+reply that can not go on; all of its replies only where their common part failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from models import scheduler
+from models.cache_budget import CacheBudget
+from models.content import EngineEvent, FaultEvent
+from models.context import Context
+from models.deadlines import BatchPace, PrefillPace
+from models.encoding import MessageEncoder
+from models.errors import ModelError
+from models.prefill import prefill
+from models.qwen3_omni.model import Qwen3Omni
+from models.reply import Reply
+from models.replying import OwnReply, ReplyMaker
+from models.scheduler import Unit
+
+Made = TypeVar("Made")
+
+
+class Work:
+    """The engine's contexts and replies at work; both mappings are the engine's and change."""
+
+    def __init__(
+        self,
+        *,
+        model: Qwen3Omni,
+        encoder: MessageEncoder,
+        maker: ReplyMaker,
+        budget: CacheBudget,
+        contexts: Mapping[int, Context],
+        replies: Mapping[int, Reply],
+        clock: Callable[[], float],
+        emit: Callable[[EngineEvent], None],
+        prefill_tokens: int,
+        max_batch: int,
+    ) -> None:
+        self._model = model
+        self._encoder = encoder
+        self._maker = maker
+        self._budget = budget
+        self._contexts = contexts
+        self._replies = replies
+        self._clock = clock
+        self._emit = emit
+        self._prefill_tokens = prefill_tokens
+        self._max_batch = max_batch
+        self._pace = PrefillPace()
+        self._batch_pace = BatchPace()
+        self._next_context = 0
+        self._num_reply_units = 0
+
+    def next_unit(self) -> Unit | None:
+        """The most urgent unit; None: there is nothing to do."""
+        return scheduler.choose(
+            self._contexts,
+            self._replies.values(),
+            self._encoder,
+            now_s=self._clock(),
+            first_context=self._next_context,
+            num_reply_units=self._num_reply_units,
+        )
+
+    def do(self, unit: Unit) -> None:
+        """Do a unit, and what others have to do of its kind where that is done together."""
+        self._num_reply_units = 0 if unit.reply is None else self._num_reply_units + 1
+        if unit.reply is None:
+            self._next_context = unit.context + 1
+        if unit.kind in ("token", "frame"):
+            self._reply(unit)
+            return
+        self._alone(unit, partial(self._listen, unit))
+        if unit.reply is not None:
+            self._maker.note(self._contexts[unit.context], self._replies[unit.reply])
+
+    # ------------------------------------------------------------------ contexts
+    def _listen(self, unit: Unit) -> None:
+        context = self._contexts[unit.context]
+        if unit.kind == "encode":
+            self._encoder.encode_next(context)
+        elif unit.kind == "place":
+            context.place()
+        else:
+            self._prefill(context)
+            self._budget.enforce(self._contexts, at_work=unit.context)
+
+    def _prefill(self, context: Context) -> None:
+        """As much as nobody runs dry over."""
+        started_s = self._clock()
+        room_s = scheduler.room_s(self._replies.values(), started_s, len(self._contexts))
+        max_tokens = self._pace.chunk(self._prefill_tokens, room_s)
+        before = context.thinker_cache.length
+        prefill(self._model, context, max_tokens=max_tokens)
+        self._pace.learn(context.thinker_cache.length - before, self._clock() - started_s)
+
+    # ------------------------------------------------------------------ replies
+    def _reply(self, unit: Unit) -> None:
+        """The next token or frame of a reply, and of those that join it."""
+        started_s = self._clock()
+        units = scheduler.join(
+            unit,
+            self._contexts,
+            self._replies.values(),
+            self._encoder,
+            now_s=started_s,
+            max_batch=self._max_batch,
+            pace=self._batch_pace,
+        )
+        is_shared = scheduler.can_share(unit, self._contexts, self._own(unit).reply)
+        if unit.kind == "token":
+            make = self._maker.ready_token, self._maker.feed_tokens, self._maker.take_token
+            self._together(units, *make)
+        else:
+            speak = self._maker.ready_frame, self._maker.make_frames, self._maker.give_frame
+            self._together(units, *speak)
+        if is_shared:
+            self._batch_pace.learn(unit.kind, len(units), self._clock() - started_s)
+
+    def _together(
+        self,
+        units: Sequence[Unit],
+        ready: Callable[[Context, Reply], None],
+        make: Callable[[Sequence[OwnReply]], list[Made]],
+        take: Callable[[Context, Reply, Made], None],
+    ) -> None:
+        """One part for each reply alone, the common one, and again one for each.
+
+        What one reply's own parts raise is that reply's end. The common part has brought all of
+        them forward by then: what it raises is the end of all.
+        """
+        able = []
+        for unit in units:
+            own = self._own(unit)
+            if self._alone(unit, partial(ready, own.context, own.reply)):
+                able.append((unit, own))
+        try:
+            results = make([own for _, own in able]) if able else []
+        except ModelError as error:
+            for unit, _ in able:
+                self._fail(unit, error)
+            return
+        for (unit, own), made in zip(able, results, strict=True):
+            self._alone(unit, partial(take, own.context, own.reply, made))
+            self._maker.note(own.context, own.reply)
+
+    def _own(self, unit: Unit) -> OwnReply:
+        assert unit.reply is not None, unit
+        return OwnReply(self._contexts[unit.context], self._replies[unit.reply])
+
+    # ------------------------------------------------------------------ failures
+    def _alone(self, unit: Unit, part: Callable[[], None]) -> bool:
+        """Do a unit's own part; returns whether it could be done."""
+        try:
+            part()
+        except ModelError as error:
+            self._fail(unit, error)
+            return False
+        return True
+
+    def _fail(self, unit: Unit, error: ModelError) -> None:
+        """Let the unit's own work end; the context is as if it had never been asked for.
+
+        No reply is made to a message that had to be left out: who waits for it fails, or the next.
+        """
+        context = self._contexts[unit.context]
+        if unit.kind in ("encode", "place"):
+            context.void_failed()
+        if unit.reply is None:
+            context.fault = error
+            self._emit(FaultEvent(context=unit.context, error=str(error)))
+            return
+        self.fail_reply(context, self._replies[unit.reply], error)
+
+    def fail_reply(self, context: Context, reply: Reply, error: ModelError) -> None:
+        """End a reply that can not be made; nothing of it stays."""
+        self._maker.fail(context, reply, error)
+        context.keep_reply(reply.entry, 0)
