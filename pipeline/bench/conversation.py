@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
+import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +39,10 @@ FIXED = TurnDetection(silence_duration_ms=500)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
-    add("--conversations", type=int, default=4, metavar="N", help="(default: %(default)s)")
+    add("--users", type=int, default=16, metavar="N", help="(default: %(default)s)")
     add("--exchanges", type=int, default=10, metavar="N", help="of each (default: %(default)s)")
     add("--seed", type=int, default=1000, help="of the first user (default: %(default)s)")
+    add("--processes", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
     add("--eagerness", choices=("low", "medium", "high", "auto"), default="auto")
     add("--engine-ms", type=float, default=150.0, help="first frame (default: %(default)g)")
     add("--frame-ms", type=float, default=30.0, help="each frame after (default: %(default)g)")
@@ -67,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 def setups(eagerness: Any) -> dict[str, TurnDetection]:
     """What is compared, by name."""
     judged = replace(
-        FIXED, eagerness=eagerness, tentative_ms=128, speculates=True, judges_interruptions=True
+        FIXED, eagerness=eagerness, tentative_ms=96, speculates=True, judges_interruptions=True
     )
     return {
         "silence 500": FIXED,
@@ -81,39 +87,60 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     is_held_out = not args.training_voices
     if missing := voices.missing_programs(is_held_out=is_held_out):
         raise voices.SynthesisError(f"not installed: {', '.join(missing)}")
-    judges, replies = load_judges(args.smart_turn), spoken_replies()
-    summaries: dict[str, Any] = {}
-    recording: Recording | None = None
-    for name, detection in setups(args.eagerness).items():
-        setup = Setup(
-            detection=detection,
-            judges=judges,
-            replies=replies,
-            delay_s=args.engine_ms / 1000,
-            frame_s=args.frame_ms / 1000,
-        )
-        tally, recording = Tally(), None
-        for seed in range(args.seed, args.seed + args.conversations):
-            user = User(seed=seed, num_exchanges=args.exchanges, is_held_out=is_held_out)
-            found = asyncio.run(talk(setup, user))
-            measure(found, tally)
-            recording = recording or found
-        summaries[name] = report.figures(tally)
-    if args.picture is not None and recording is not None:
-        draw(recording, args.picture)
+    compared = setups(args.eagerness)
+    tallies = {name: Tally() for name in compared}
+    for one_user in _all_users(args, range(args.seed, args.seed + args.users)):
+        for name, tally in one_user.items():
+            tallies[name].add(tally)
+    if args.picture is not None:
+        draw(_talked(args, args.seed, list(compared)[-1]), args.picture)
     rows = []
     if args.sweep_turns:
         rows = sweep(
-            judges.end_of_turn, num_turns=args.sweep_turns, seed=args.seed, is_held_out=is_held_out
+            load_judges(args.smart_turn).end_of_turn,
+            num_turns=args.sweep_turns,
+            seed=args.seed,
+            is_held_out=is_held_out,
         )
     return {
-        "conversations": args.conversations,
+        "users": args.users,
         "exchanges": args.exchanges,
         "seed": args.seed,
         "voices": "held out" if is_held_out else "training",
         "engine_ms": args.engine_ms,
         "frame_ms": args.frame_ms,
         "network": None,
-        "setups": summaries,
+        "setups": {name: report.figures(tally) for name, tally in tallies.items()},
         "endpointing": rows,
     }
+
+
+def _all_users(args: argparse.Namespace, seeds: range) -> Iterator[dict[str, Tally]]:
+    one_user = functools.partial(_one_user, args)
+    if args.processes == 1:
+        yield from map(one_user, seeds)
+        return
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(one_user, seeds)
+
+
+def _one_user(args: argparse.Namespace, seed: int) -> dict[str, Tally]:
+    """What a user found with each setup; all in one process, which keeps what was synthesised."""
+    found: dict[str, Tally] = {}
+    for name in setups(args.eagerness):
+        found[name] = Tally()
+        measure(_talked(args, seed, name), found[name])
+    return found
+
+
+def _talked(args: argparse.Namespace, seed: int, name: str) -> Recording:
+    setup = Setup(
+        detection=setups(args.eagerness)[name],
+        judges=load_judges(args.smart_turn),
+        replies=spoken_replies(),
+        delay_s=args.engine_ms / 1000,
+        frame_s=args.frame_ms / 1000,
+    )
+    is_held_out = not args.training_voices
+    user = User(seed=seed, num_exchanges=args.exchanges, is_held_out=is_held_out)
+    return asyncio.run(talk(setup, user))

@@ -7,7 +7,7 @@ closed, pieces under 100 ms dropped. All times are seconds on the media clock; l
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -52,6 +52,16 @@ class Tally:
     num_kept: int = 0
     num_wasted: int = 0
     wasted_frames: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Take in the figures of other conversations."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, dict):
+                for sort, errors in theirs.items():
+                    mine.setdefault(sort, []).extend(errors)
+            else:
+                setattr(self, each.name, mine + theirs)
 
 
 def segments(pcm: Pcm16, *, max_gap_s: float = MAX_GAP_S) -> list[Segment]:

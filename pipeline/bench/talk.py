@@ -66,7 +66,7 @@ class Setup:
     frame_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Recording:
     """All that happened. `told`: session events with their time; `user`: 16 kHz, `agent`: 24 kHz;
     `frame_times`: when each camera picture was taken, by its number.
