@@ -2,8 +2,10 @@
 
 Sans-I/O, on the media clock: `look` is asked once for each window of sound since the onset. The
 reply is ducked from the onset on, held (silent, its place kept) from `HOLD_MS` on, and at the
-latest after `DECIDE_MS` it is either stopped for good or goes on where it was. Sound that was
-dismissed but does not end is looked at again now and then: who really wants the floor goes on.
+latest after `DECIDE_MS` it is either stopped for good or goes on where it was. It does not go on
+before `DISMISS_MS`: the first syllable of an interruption is too little to tell it by, and who is
+spoken over for half a second more minds that more than a short gap. Sound that was dismissed but
+does not end is looked at again now and then: who really wants the floor goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pipeline.turns import SAMPLES_PER_MS
 
 FIRST_LOOK_MS = 128
 HOLD_MS = 128
+DISMISS_MS = 320
 DECIDE_MS = 480
 ENDED_MS = 64  # silence after which a short sound is judged as a whole
 FORGET_MS = 256  # silence after which a dismissed sound is over
@@ -24,7 +27,7 @@ PERSISTENT_MS = (
     1_600  # who speaks on for so long wants the floor, unless it is surely somebody else
 )
 SOMEBODY_ELSE = 0.8
-CERTAIN = 0.9
+CERTAIN = 0.95
 LIKELY = 0.5
 UNLIKELY = 0.06
 
@@ -63,7 +66,7 @@ class BargeIn:
             return "interruption" if share >= LIKELY else self._dismiss(age_ms)
         if share >= CERTAIN:
             return "interruption"
-        if share <= UNLIKELY:
+        if share <= UNLIKELY and age_ms >= DISMISS_MS:
             return self._dismiss(age_ms)
         if age_ms >= HOLD_MS and not self._is_held:
             self._is_held = True

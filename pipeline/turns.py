@@ -66,10 +66,19 @@ Edge = SpeechStart | TentativeStop | SpeechResume | SpeechStop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EchoGuard:
-    """How much harder speech is to start while the session's own voice can be heard."""
+    """How much harder speech is to start while the session's own voice can be heard.
+
+    `doubted_speech_ms`: in place of `min_speech_ms` where such speech is judged before it stops
+    anything.
+    """
 
     threshold_boost: float = 0.2
     min_speech_ms: int = 160
+    doubted_speech_ms: int = 128
+
+    def speech_ms(self, settings: TurnDetection) -> int:
+        """How long speech must last before it counts."""
+        return self.doubted_speech_ms if settings.judges_interruptions else self.min_speech_ms
 
 
 class TurnMachine:
@@ -158,7 +167,7 @@ class TurnMachine:
         elif probability < _lower(threshold):
             self._onset_sample = None
             return None
-        min_speech_ms = max(guard.min_speech_ms if guard else 0, self._min_speech_ms)
+        min_speech_ms = max(guard.speech_ms(self.settings) if guard else 0, self._min_speech_ms)
         if end_sample - self._onset_sample < min_speech_ms * SAMPLES_PER_MS:
             return None
         return self._start(self._onset_sample, end_sample)

@@ -15,7 +15,7 @@ from pipeline import events
 from pipeline.barge_in import BargeIn
 from pipeline.camera import CameraSlot
 from pipeline.clock import Clock
-from pipeline.endpointing import wait_ms
+from pipeline.endpointing import Pause, needed_silence_ms
 from pipeline.errors import BadInputError
 from pipeline.history import new_id
 from pipeline.input_buffer import InputBuffer, Window
@@ -77,7 +77,7 @@ class UserTurns:
         self._judges = judges or our_judges()
         self._level = VoiceLevel()
         self._barge_in: BargeIn | None = None
-        self._withheld: list[Pcm] | None = None  # sound behind a tentative end
+        self._pause: Pause | None = None  # behind a tentative end
 
     # ------------------------------------------------------------------ state
     @property
@@ -144,8 +144,8 @@ class UserTurns:
         self._log.roll_speech(MAX_SPEECH_SAMPLES)
 
     def _detect(self, window: Window) -> None:
-        if self._withheld is not None:
-            self._withheld.append(window.pcm)
+        if self._pause is not None:
+            self._pause.withheld.append(window.pcm)
         elif self._log.speech is not None:
             self._log.append_speech(window.pcm)
         edge = self._machine.feed(
@@ -159,7 +159,7 @@ class UserTurns:
         elif isinstance(edge, SpeechStart):
             self._start(edge)
         elif isinstance(edge, TentativeStop):
-            self._pause()
+            self._begin_pause(edge)
         elif isinstance(edge, SpeechResume):
             self._go_on()
         elif isinstance(edge, SpeechStop):
@@ -171,6 +171,8 @@ class UserTurns:
                 )
             )
             self.end_turn()
+        if self._pause is not None and self._pause.is_due(window.end_sample):
+            self._listener.turn_may_end()
 
     def _open(self, start_sample: int) -> OpenSpeech:
         return OpenSpeech(item_id=new_id("item"), start_sample=start_sample, camera=self._camera)
@@ -191,6 +193,8 @@ class UserTurns:
         else:
             self._announce(speech)
         self._log.append_speech(pre_roll)
+        if self._barge_in is not None:
+            self._weigh(self._barge_in, has_stopped=False)
 
     def _announce(self, speech: OpenSpeech) -> None:
         """This is a turn."""
@@ -235,26 +239,23 @@ class UserTurns:
         self._set_floor()
         self._listener.output_doubted("resume")
 
-    def _pause(self) -> None:
+    def _begin_pause(self, edge: TentativeStop) -> None:
         """The turn is tentatively over."""
-        speech, settings = self._log.speech, self._settings
+        speech, settings = self._log.speech, self._machine.settings
         assert speech is not None
-        assert settings is not None
-        self._withheld = []
-        if settings.eagerness is not None:
-            heard = speech.newest(JUDGED_SAMPLES)
-            probability = self._judges.end_of_turn.probability(heard)
-            self._machine.expect(wait_ms(probability, settings.eagerness))
-        if settings.speculates:
-            self._listener.turn_may_end()
+        judge, heard = self._judges.end_of_turn, speech.newest(JUDGED_SAMPLES)
+        silence_ms = needed_silence_ms(settings, judge, heard)
+        self._machine.expect(silence_ms)
+        end_sample = edge.speech_end_sample + silence_ms * SAMPLES_PER_MS
+        self._pause = Pause(end_sample=end_sample, is_speculated=not settings.speculates)
 
     def _go_on(self) -> None:
         """The turn is not over."""
-        withheld, self._withheld = self._withheld, None
-        if withheld is None:
+        pause, self._pause = self._pause, None
+        if pause is None:
             return
         self._log.retract()
-        for pcm in withheld:
+        for pcm in pause.withheld:
             self._log.append_speech(pcm)
 
     def _stop(self, edge: SpeechStop) -> None:
@@ -329,7 +330,7 @@ class UserTurns:
 
     def clear(self) -> None:
         """Drop the buffer, or the turn that is open."""
-        self._withheld = None
+        self._pause = None
         if self._barge_in is not None:
             self._dismiss()
         self._log.drop_speech()
@@ -341,7 +342,7 @@ class UserTurns:
     def _commit(self) -> None:
         speech = self._log.speech
         assert speech is not None
-        self._withheld = None
+        self._pause = None
         forgotten_s = speech.num_forgotten / SAMPLES_PER_MS / 1000
         if self._settings is not None and self._settings.judges_interruptions:
             self._level.learn(speech.newest(JUDGED_SAMPLES))

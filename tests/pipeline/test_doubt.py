@@ -67,11 +67,11 @@ async def test_what_is_no_interruption_lets_the_reply_go_on_where_it_stopped(
     big_frames: None,
 ) -> None:
     async with session(
-        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3])
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.2])
     ) as s:
         await talking(s)
-        # the echo guard asks for five windows; one more is one more look
-        await run(s, [(loud(5), "soft"), (loud(1), "silent")])
+        # the echo guard asks for four windows, and there is a look at once
+        await run(s, [(loud(3), "full"), (loud(1), "silent")])
         stopped_at = s.playout.played_samples(next(iter(s.playout._played)))
         assert s.playout.num_underruns == 0
         await run(s, [(quiet(2), "full")])
@@ -100,7 +100,7 @@ async def test_of_what_is_held_nothing_is_lost_but_the_ramp() -> None:
 
 async def test_an_interruption_stops_it_and_is_a_turn_from_its_onset() -> None:
     async with session(
-        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3, 0.95])
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.2, 0.95])
     ) as s:
         await talking(s)
         await s.say(np.concatenate([quiet(5), loud(8)]))
@@ -112,12 +112,12 @@ async def test_an_interruption_stops_it_and_is_a_turn_from_its_onset() -> None:
 
 
 async def test_who_goes_on_is_believed_at_last() -> None:
-    said = guarded([0.0, 0.0, 0.9])
+    said = guarded([0.0] * 7 + [0.9])
     async with session(
         engine=script(), settings=config(JUDGED), has_playout=True, judges=said
     ) as s:
         await talking(s)
-        await s.say(loud(8))
+        await s.say(loud(12))
         assert s.names() == []
         await s.say(loud(40))
         assert s.names()[0] == "SpeechStarted"
@@ -152,7 +152,7 @@ async def test_without_a_word_in_half_a_second_the_likelier_one_wins() -> None:
 
 async def test_a_sender_that_falls_silent_in_doubt_does_not_hold_the_reply() -> None:
     async with session(
-        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3])
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.2])
     ) as s:
         await talking(s)
         await s.say(loud(7))
@@ -164,7 +164,7 @@ async def test_a_sender_that_falls_silent_in_doubt_does_not_hold_the_reply() -> 
 
 async def test_the_reply_ends_in_doubt_and_the_speech_is_a_turn() -> None:
     engine = FakeEngine(Script(num_frames=1))
-    async with session(engine=engine, settings=config(JUDGED), judges=guarded([0.3])) as s:
+    async with session(engine=engine, settings=config(JUDGED), judges=guarded([0.2])) as s:
         s.conversation.respond()
         await settle()
         s.forget()
@@ -176,7 +176,7 @@ async def test_the_reply_ends_in_doubt_and_the_speech_is_a_turn() -> None:
 
 
 async def test_without_interruption_nothing_is_judged() -> None:
-    said = guarded([0.3])
+    said = guarded([0.2])
     turns = dataclasses.replace(JUDGED, interrupt_response=False)
     async with session(engine=script(), settings=config(turns), has_playout=True, judges=said) as s:
         await talking(s)
@@ -188,7 +188,7 @@ async def test_without_interruption_nothing_is_judged() -> None:
 
 async def test_cleared_input_is_forgotten_and_the_reply_goes_on() -> None:
     async with session(
-        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.3])
+        engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.2])
     ) as s:
         await talking(s)
         await s.say(loud(7))

@@ -11,7 +11,7 @@ from fake_engine import FakeEngine, Script
 from fake_session import TURNS, Session, config, loud, quiet, session, settle
 from scripted_judges import judges
 
-from pipeline import events
+from pipeline import endpointing, events
 from pipeline.errors import BadInputError
 from pipeline.items import Item, TextContent
 
@@ -19,7 +19,7 @@ JUDGED = dataclasses.replace(TURNS, eagerness="auto", tentative_ms=128, speculat
 PLAIN = dataclasses.replace(JUDGED, speculates=False)
 # one turn with a pause inside: 8 windows of silence, then 10 that end it
 PAUSING = np.concatenate([quiet(4), loud(10), quiet(8), loud(6), quiet(10)])
-DOUBTED = [0.0, 1.0]  # what the judge thinks of that
+DOUBTED = [0.5, 1.0]  # what the judge thinks of that
 
 
 def outcome(s: Session) -> Any:
@@ -91,12 +91,26 @@ async def test_the_judge_sets_how_long_silence_must_last() -> None:
         assert "SpeechStopped" in s.names()
 
 
+async def test_a_reply_is_begun_no_sooner_than_it_can_be_needed() -> None:
+    async with session(settings=config(JUDGED), judges=judges(complete=[0.0])) as s:
+        lead = endpointing.LEAD_MS // 32
+        wait = endpointing.WAITS["auto"].doubtful_ms // 32
+        await s.say(np.concatenate([loud(10), quiet(wait - lead - 1)]))
+        assert s.engine.responses == []
+        await s.say(quiet(2))
+        assert s.engine.response.is_speculative
+        assert "SpeechStopped" not in s.names()
+        await s.say(quiet(lead))
+        assert "confirm" in s.engine.context.calls
+        assert s.one(events.Speculated).is_kept
+
+
 @pytest.mark.parametrize(
     "what", ["typed", "deleted", "asked", "cleared", "committed", "instructed"]
 )
 async def test_what_comes_between_takes_it_back(what: str) -> None:
     turns = dataclasses.replace(JUDGED)
-    async with session(settings=config(turns), judges=judges(complete=[0.0])) as s:
+    async with session(settings=config(turns), judges=judges(complete=[0.5])) as s:
         hello = Item(id="hello", role="user", content=[TextContent(text="hello")])
         s.conversation.create_item(hello)
         await s.say(np.concatenate([quiet(4), loud(10), quiet(5)]))
