@@ -123,7 +123,9 @@ class User:
         if sort == "side_speech":
             voice = voices.draw(chance, is_held_out=self.is_held_out)
         assert sort in ("interruption", "backchannel", "side_speech"), sort
-        return examples.interjection(sort, chance, voice, usual_db=usual_db)
+        return examples.interjection(
+            sort, chance, voice, usual_db=usual_db, is_held_out=self.is_held_out
+        )
 
     def _until_answered(self) -> Generator[Pcm, bool, None]:
         start_s = self._now_s

@@ -1,24 +1,31 @@
 """Labelled sounds for the judges of `pipeline.listening`, made by chance.
 
-A pause inside a turn is made in three ways: the sentence is cut between two words of its own
-melody, spoken up to a comma, or left at a filled pause. Nothing here is recorded from people: what
-a judge learns from it must be measured on them before it is believed.
+A pause inside a turn is made in four ways: the sentence is cut inside its own melody, spoken up to
+a comma, left at a word that wants another, or at a filled pause. Nothing here is recorded from
+people: what a judge learns from it must be measured on them before it is believed.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from pipeline.listening.interruption import KINDS, Kind
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 from pipeline.synthetic import sentences, sounds, voices
-from pipeline.synthetic.voices import Voice
+from pipeline.synthetic.voices import Clip, Voice
 
 FADE_SAMPLES = ENGINE_INPUT_HZ * 3 // 100
 SAMPLES_PER_MS = ENGINE_INPUT_HZ // 1000
+MIN_WORDS = 4  # of a sentence that is cut
+CUT_FRAME = ENGINE_INPUT_HZ // 50
+CUT_REACH_FRAMES = 8  # how far from the wanted place a cut may lie
+WARP = 0.87, 1.15  # of voices while learning
+
+Labelled = tuple[Pcm, int]
 
 
 def complete(chance: random.Random, voice: Voice, *, is_held_out: bool = False) -> Pcm:
@@ -36,42 +43,51 @@ def complete(chance: random.Random, voice: Voice, *, is_held_out: bool = False) 
 
 def halves(chance: random.Random, voice: Voice, *, is_held_out: bool = False) -> tuple[Pcm, Pcm]:
     """A turn in two parts: up to a pause inside it, and what follows."""
-    text = sentences.draw(chance, is_held_out=is_held_out)
-    words = text.split()
-    while len(words) < 4:
-        text = sentences.draw(chance, is_held_out=is_held_out)
-        words = text.split()
-    cut = chance.randint(2, len(words) - 2)
+    return _parted(chance, voice, _long_text(chance, is_held_out=is_held_out))
+
+
+def learnt_turns(chance: random.Random) -> list[Labelled]:
+    """A sentence of the training pool whole, cut, with a pause, and behind that pause: (sound, 1
+    where it is complete).
+    """
+    voice = voices.draw(chance)
+    text = _long_text(chance, is_held_out=False)
     said = voices.say(text, voice)
-    draw = chance.random()
-    rest = voices.say(" ".join(words[cut:]), voice).pcm
-    if draw < 0.4 and said.word_ends:
-        end = said.word_ends[cut - 1]
-        return faded(said.pcm[:end]), said.pcm[end:]
-    if draw < 0.7:
-        return voices.say(" ".join(words[:cut]).rstrip(",.?") + ",", voice).pcm, rest
-    filler = chance.choice(("um", "uh", "er"))
-    first = voices.say(" ".join(words[:cut]).rstrip(",.?") + ",", voice).pcm
-    filled = voices.say(filler, Voice(program=voice.program, name=voice.name, rate=0.8)).pcm
-    return np.concatenate([first, silence(chance.uniform(0, 150)), filled]), rest
+    first, rest = _parted(chance, voice, text)
+    cut = _cut(chance, said)[0]
+    joined = np.concatenate([first, silence(chance.uniform(250, 1_100)), rest])
+    short = complete(chance, voice)
+    return [(said.pcm, 1), (first, 0), (cut, 0), (joined, 1), (short, 1)]
 
 
-def interjection(kind: Kind, chance: random.Random, voice: Voice, *, usual_db: float) -> Pcm:
-    """A sound that a user makes, or that is made beside him, while a reply is heard."""
+def interjection(
+    kind: Kind,
+    chance: random.Random,
+    voice: Voice,
+    *,
+    usual_db: float,
+    is_held_out: bool = False,
+    warp: float = 1.0,
+) -> Pcm:
+    """A sound that a user makes, or that is made beside him, while a reply is heard. `warp`: see
+    `sounds.warped`.
+    """
+    pool = sentences.pool(is_held_out=is_held_out)
     match kind:
         case "interruption":
-            said = voices.say(chance.choice(sentences.INTERRUPTIONS), voice).pcm
-            return sounds.at_level(said, usual_db + chance.gauss(1.0, 2.0))
+            said = voices.say(chance.choice(pool.interruptions), voice).pcm
+            level_db = usual_db + chance.gauss(1.0, 2.0)
         case "backchannel":
-            said = voices.say(chance.choice(sentences.BACKCHANNELS), voice).pcm
-            return sounds.at_level(said, usual_db - abs(chance.gauss(3.0, 2.5)))
+            said = voices.say(chance.choice(pool.backchannels), voice).pcm
+            level_db = usual_db - abs(chance.gauss(3.0, 2.5))
         case "noise":
-            made = sounds.cough(chance) if chance.random() < 0.7 else sounds.clatter(chance)
-            return sounds.at_level(made, usual_db + chance.gauss(-2.0, 5.0))
+            said = sounds.cough(chance) if chance.random() < 0.7 else sounds.clatter(chance)
+            level_db = usual_db + chance.gauss(-2.0, 5.0)
         case "side_speech":
-            said = voices.say(chance.choice(sentences.SIDE_SPEECH), voice).pcm
-            far = sounds.in_room(said, chance, wetness=chance.uniform(0.4, 1.5))
-            return sounds.at_level(far, usual_db - chance.uniform(8.0, 22.0))
+            said = voices.say(chance.choice(pool.side_speech), voice).pcm
+            said = sounds.in_room(said, chance, wetness=chance.uniform(0.4, 1.5))
+            level_db = usual_db - chance.uniform(8.0, 22.0)
+    return sounds.at_level(sounds.warped(said, warp), level_db)
 
 
 def in_noise(pcm: Pcm, chance: random.Random, *, level_db: float) -> Pcm:
@@ -81,28 +97,53 @@ def in_noise(pcm: Pcm, chance: random.Random, *, level_db: float) -> Pcm:
     return np.clip(pcm + room, -1, 1).astype(np.float32)
 
 
-def turn_example(chance: random.Random, *, is_held_out: bool) -> tuple[Pcm, int]:
+def turn_example(chance: random.Random, *, is_held_out: bool) -> Labelled:
     """(a turn with the silence behind it, 1 where it is complete)."""
     voice = voices.draw(chance, is_held_out=is_held_out)
     is_complete = chance.random() < 0.5
     make: Callable[..., Pcm] = complete if is_complete else _first_half
-    said = make(chance, voice, is_held_out=is_held_out)
+    return heard_turn(make(chance, voice, is_held_out=is_held_out), chance), int(is_complete)
+
+
+def heard_turn(said: Pcm, chance: random.Random) -> Pcm:
+    """A turn as it comes from a microphone, with the silence that makes one ask for its end."""
     level_db = chance.uniform(-38, -16)
     said = sounds.at_level(said, level_db)
     if chance.random() < 0.3:
         said = sounds.in_room(said, chance, wetness=chance.uniform(0.1, 0.5))[: len(said) + 800]
     padded = np.concatenate([silence(250), said, silence(chance.uniform(110, 190))])
-    return in_noise(padded, chance, level_db=level_db), int(is_complete)
+    return in_noise(padded, chance, level_db=level_db)
 
 
-def sound_example(chance: random.Random, *, is_held_out: bool) -> tuple[Pcm, float, int]:
-    """(a sound that began 160 to 520 ms ago, the user's usual level, its index in `KINDS`)."""
+def sound_example(
+    chance: random.Random, *, is_held_out: bool, num_tellings: int = 1
+) -> list[tuple[Pcm, float, int]]:
+    """(a sound that began 130 to 680 ms ago, the user's usual level, its index in `KINDS`): one
+    utterance, told at different times by throats of different sizes (held-out ones: of one).
+    """
     voice = voices.draw(chance, is_held_out=is_held_out)
     label = chance.randrange(len(KINDS))
+    words = chance.getrandbits(32)
+    return [
+        _told(chance, random.Random(words), voice, label, is_held_out=is_held_out)
+        for _ in range(num_tellings)
+    ]
+
+
+def _told(
+    chance: random.Random, words: random.Random, voice: Voice, label: int, *, is_held_out: bool
+) -> tuple[Pcm, float, int]:
     usual_db = chance.uniform(-36, -16)
-    made = interjection(KINDS[label], chance, voice, usual_db=usual_db)
+    made = interjection(
+        KINDS[label],
+        words,
+        voice,
+        usual_db=usual_db,
+        is_held_out=is_held_out,
+        warp=1.0 if is_held_out else chance.uniform(*WARP),
+    )
     before = chance.uniform(80, 200)
-    told = round((before + chance.uniform(160, 520)) * SAMPLES_PER_MS)
+    told = round((before + chance.uniform(130, 680)) * SAMPLES_PER_MS)
     whole = np.concatenate([silence(before), made, silence(600)])[:told]
     told_db = usual_db + chance.gauss(0.0, 1.5)
     return in_noise(whole, chance, level_db=usual_db), told_db, label
@@ -123,3 +164,49 @@ def faded(pcm: Pcm) -> Pcm:
 
 def _first_half(chance: random.Random, voice: Voice, *, is_held_out: bool) -> Pcm:
     return halves(chance, voice, is_held_out=is_held_out)[0]
+
+
+def _long_text(chance: random.Random, *, is_held_out: bool) -> str:
+    while len((text := sentences.draw(chance, is_held_out=is_held_out)).split()) < MIN_WORDS:
+        pass
+    return text
+
+
+def _parted(chance: random.Random, voice: Voice, text: str) -> tuple[Pcm, Pcm]:
+    words = text.split()
+    cut = chance.randint(2, len(words) - 2)
+    draw = chance.random()
+    if draw < 0.35:
+        return _cut(chance, voices.say(text, voice), cut)
+    begun = " ".join(words[:cut]).rstrip(",.?")
+    rest = voices.say(" ".join(words[cut:]), voice).pcm
+    if draw < 0.55:
+        return voices.say(f"{begun}, {chance.choice(sentences.TRAILING)},", voice).pcm, rest
+    first = voices.say(f"{begun},", voice).pcm
+    if draw < 0.75:
+        return first, rest
+    slow = replace(voice, rate=0.8)
+    filled = voices.say(chance.choice(sentences.FILLERS), slow).pcm
+    return np.concatenate([first, silence(chance.uniform(0, 150)), filled]), rest
+
+
+def _cut(chance: random.Random, said: Clip, behind_word: int | None = None) -> tuple[Pcm, Pcm]:
+    """Inside its melody: behind a word, or where it is softest about there if the times of the
+    words are not known.
+    """
+    num_words = len(said.text.split())
+    if behind_word is None:
+        behind_word = chance.randint(2, max(2, num_words - 2))
+    if said.word_ends:
+        end = said.word_ends[behind_word - 1]
+    else:
+        end = _softest(said.pcm, round(len(said.pcm) * behind_word / num_words))
+    return faded(said.pcm[:end]), said.pcm[end:]
+
+
+def _softest(pcm: Pcm, near: int) -> int:
+    """The end of the softest 20 ms around a sample."""
+    power = np.square(pcm[: len(pcm) // CUT_FRAME * CUT_FRAME]).reshape(-1, CUT_FRAME).mean(axis=1)
+    first = max(4, near // CUT_FRAME - CUT_REACH_FRAMES)
+    reach = power[first : near // CUT_FRAME + CUT_REACH_FRAMES]
+    return (first + int(reach.argmin()) + 1) * CUT_FRAME if len(reach) else near

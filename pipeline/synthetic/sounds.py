@@ -68,6 +68,14 @@ def clatter(chance: random.Random) -> Pcm:
     return made.astype(np.float32)
 
 
+def warped(pcm: Pcm, factor: float) -> Pcm:
+    """By a throat of another size: pitch, formants and speed times `factor`."""
+    if factor == 1.0:
+        return pcm
+    where = np.arange(0, len(pcm) - 1, factor)
+    return np.asarray(np.interp(where, np.arange(len(pcm)), pcm), np.float32)
+
+
 def in_room(pcm: Pcm, chance: random.Random, *, wetness: float) -> Pcm:
     """From afar: a direct path and a decaying tail of `wetness` times its power."""
     length = round(chance.uniform(0.15, 0.5) * ENGINE_INPUT_HZ)

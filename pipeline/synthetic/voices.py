@@ -1,9 +1,10 @@
 """Sentences spoken by the synthesizers of a Debian system, with the times of their words.
 
-Programs are called: `flite`, `espeak-ng`, and `festival` for voices that no judge was trained on.
-Sound is at 16 kHz, trimmed of the silence at both ends. Packages: flite espeak-ng festival
-festvox-kdlpc16k festvox-us-slt-hts. `models.recipe.voices` does the same for the checkpoint's
-training and may not be imported from here.
+Programs are called: `flite`, `espeak-ng`, `pico2wave`, `RHVoice-test`, and `festival` for voices
+that no judge was trained on. Sound is at 16 kHz, trimmed of the silence at both ends. Packages:
+flite espeak-ng festival festvox-kdlpc16k festvox-us-slt-hts; to train, also libttspico-utils
+rhvoice rhvoice-english (section non-free). `models.recipe.voices` does the same for the
+checkpoint's training and may not be imported from here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import wave
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,8 +27,9 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 
-Program = Literal["flite", "espeak-ng", "festival"]
+Program = Literal["flite", "espeak-ng", "pico2wave", "RHVoice-test", "festival"]
 TIMEOUT_S = 60.0
+PACES = (0.85, 0.95, 1.05, 1.2)  # few, so that what is short and often said is made once
 FLOOR = 0.01  # of the peak: what is softer at the ends is no speech
 
 
@@ -55,8 +58,11 @@ class Clip:
     word_ends: tuple[int, ...] = ()
 
 
+# who lends a voice to one pool lends none to the other: slt is a person, whichever program speaks
 TRAINING = (
-    *(("flite", name) for name in ("slt", "rms", "kal")),
+    *(("flite", name) for name in ("rms", "kal")),
+    *(("RHVoice-test", name) for name in ("alan", "bdl", "clb")),
+    *(("pico2wave", name) for name in ("en-US", "en-GB")),
     *(
         ("espeak-ng", f"{accent}{variant}")
         for accent in ("en-us", "en-gb")
@@ -78,7 +84,7 @@ def draw(chance: random.Random, *, is_held_out: bool = False) -> Voice:
     pool = HELD_OUT if is_held_out else TRAINING
     program = chance.choice(sorted({program for program, _ in pool}))
     name = chance.choice([name for made_by, name in pool if made_by == program])
-    rate, pitch = chance.uniform(0.85, 1.2), chance.uniform(0.85, 1.2)
+    rate, pitch = chance.choice(PACES), chance.choice(PACES)
     return Voice(program=program, name=name, rate=rate, pitch=pitch)  # type: ignore[arg-type]
 
 
@@ -88,7 +94,7 @@ def missing_programs(*, is_held_out: bool = False) -> list[str]:
     return sorted({program for program, _ in pool if shutil.which(program) is None})
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=2048)
 def say(text: str, voice: Voice) -> Clip:
     """Speak a text.
 
@@ -97,8 +103,7 @@ def say(text: str, voice: Voice) -> Clip:
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "made.wav"
-        speak = {"flite": _flite, "espeak-ng": _espeak, "festival": _festival}[voice.program]
-        ends_s = speak(text, voice, path)
+        ends_s = _PROGRAMS[voice.program](text, voice, path)
         pcm = _read(path)
     loud = np.flatnonzero(np.abs(pcm) > FLOOR * max(1e-6, float(np.abs(pcm).max())))
     if not len(loud):
@@ -138,6 +143,18 @@ def _espeak(text: str, voice: Voice, path: Path) -> list[float]:
     return []
 
 
+def _pico(text: str, voice: Voice, path: Path) -> list[float]:
+    marked = f'<pitch level="{100 * voice.pitch:.0f}"><speed level="{100 * voice.rate:.0f}">{text}'
+    _call(["pico2wave", "-l", voice.name, "-w", str(path), f"{marked}</speed></pitch>"])
+    return []
+
+
+def _rhvoice(text: str, voice: Voice, path: Path) -> list[float]:
+    rate, pitch = f"{100 * voice.rate:.0f}", f"{100 * voice.pitch:.0f}"
+    _call(["RHVoice-test", "-p", voice.name, "-r", rate, "-t", pitch, "-o", str(path)], text)
+    return []
+
+
 def _festival(text: str, voice: Voice, path: Path) -> list[float]:
     quoted = text.replace('"', "")
     program = f"""(voice_{voice.name})
@@ -154,9 +171,11 @@ def _festival(text: str, voice: Voice, path: Path) -> list[float]:
     return ends if len(ends) == len(text.split()) else []
 
 
-def _call(command: list[str]) -> str:
+def _call(command: list[str], text: str = "") -> str:
     try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
+        done = subprocess.run(
+            command, input=text.encode(), capture_output=True, check=True, timeout=TIMEOUT_S
+        )
     except FileNotFoundError:
         raise SynthesisError(f"{command[0]} is not installed") from None
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
@@ -176,3 +195,12 @@ def _read(path: Path) -> Pcm:
     count = min(len(kept), len(spectrum))
     kept[:count] = spectrum[:count]
     return np.asarray(np.fft.irfft(kept, length) * (length / max(1, len(pcm))), np.float32)
+
+
+_PROGRAMS: Mapping[Program, Callable[[str, Voice, Path], list[float]]] = {
+    "flite": _flite,
+    "espeak-ng": _espeak,
+    "pico2wave": _pico,
+    "RHVoice-test": _rhvoice,
+    "festival": _festival,
+}
