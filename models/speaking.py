@@ -119,13 +119,14 @@ class Voice:
     @classmethod
     def pcms(cls, voices: Sequence[Self]) -> list[Tensor]:
         """Samples of the frame that each voice has just made, [1365 or 1920] float32 at 24 kHz."""
-        return [voice._pcm() for voice in voices]
-
-    def _pcm(self) -> Tensor:
-        assert self._frame is not None
-        codes = self._frame.codes[None].to(self._code2wav.device)
-        samples: Tensor = self._code2wav(codes, self._vocoder_state)
-        return samples
+        frames = [voice._frame.codes for voice in voices if voice._frame is not None]
+        assert len(frames) == len(voices)
+        vocoder = voices[0]._code2wav
+        codes = torch.stack(frames).to(vocoder.device)  # [B, num_code_groups]
+        if len(voices) == 1:
+            return [vocoder(codes, voices[0]._vocoder_state)]
+        made = vocoder.next_frames(codes, [voice._vocoder_state for voice in voices])
+        return list(made)
 
     def close(self) -> None:
         """Take the speech out of the talker's cache: the next turn's talker never hears it."""

@@ -7,14 +7,16 @@ convolutions, which need one input ahead: n frames give 1920 n - 555 samples, an
 each convolution), so frames are never computed twice and steps of any size give the samples of one
 pass over the whole reply.
 
-One stream at a time; runs in float32 (the periodic activations turn to noise in bfloat16). Does not
-pace, mix or quantise. Names follow `code2wav.*` of the published checkpoints; source of the
+Any number of frames of one stream, or the next frame of each of several: activations are
+[channels, B, length]. Runs in float32 (the periodic activations turn to noise in bfloat16). Does
+not pace, mix or quantise. Names follow `code2wav.*` of the published checkpoints; source of the
 mathematics: `Qwen3OmniMoeCode2Wav` of Hugging Face `transformers`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +35,7 @@ LAYER_NORM_EPS = 1e-6
 
 @dataclass(slots=True, kw_only=True)
 class VocoderState:
-    """The past of one stream, written in place by `Code2Wav.forward`.
+    """The past of one stream, written in place by `Code2Wav`.
 
     Attributes:
         cache: keys and values of the transformer's last positions.
@@ -51,6 +53,9 @@ class VocoderState:
         return VocoderState(cache=self.cache.clone(), tails=tails, num_frames=self.num_frames)
 
 
+States = Sequence[VocoderState]
+
+
 class SnakeBeta(nn.Module):
     """x + sin(a x)^2 / b for each channel; the checkpoint holds the logarithms of a and b."""
 
@@ -61,16 +66,16 @@ class SnakeBeta(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.empty(channels))
         self.beta = nn.Parameter(torch.empty(channels))
-        self.register_buffer("frequency", torch.empty(channels, 1), persistent=False)
-        self.register_buffer("amplitude", torch.empty(channels, 1), persistent=False)
+        self.register_buffer("frequency", torch.empty(channels, 1, 1), persistent=False)
+        self.register_buffer("amplitude", torch.empty(channels, 1, 1), persistent=False)
 
     def build_constants(self, device: torch.device) -> None:
         """Take the exponentials once instead of in every step."""
-        self.frequency = self.alpha.detach().exp()[:, None].to(device)
-        self.amplitude = (1.0 / (self.beta.detach().exp() + 1e-9))[:, None].to(device)
+        self.frequency = self.alpha.detach().exp()[:, None, None].to(device)
+        self.amplitude = (1.0 / (self.beta.detach().exp() + 1e-9))[:, None, None].to(device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[C, L] -> [C, L]."""
+        """[C, B, L] -> [C, B, L]."""
         wave = (x * self.frequency).sin_().square_()
         return torch.addcmul(x, self.amplitude, wave)
 
@@ -85,10 +90,10 @@ class CausalConv(nn.Module):
         self.tail_shape = (in_channels, (kernel - 1) * dilation)
         self.slot = -1
 
-    def forward(self, x: Tensor, state: VocoderState) -> Tensor:
-        """[C, L] -> [out, L]."""
+    def forward(self, x: Tensor, states: States) -> Tensor:
+        """[C, B, L] -> [out, B, L]."""
         if self.slot >= 0:
-            x = _with_tail(x, state.tails[self.slot])
+            x = _with_tail(x, states, self.slot)
         assert self.conv.bias is not None
         return conv1d(x, self.conv.weight, self.conv.bias, dilation=self.dilation)
 
@@ -102,9 +107,9 @@ class DepthwiseCausalConv(nn.Module):
         self.tail_shape = (channels, kernel - 1)
         self.slot = -1
 
-    def forward(self, x: Tensor, state: VocoderState) -> Tensor:
-        """[C, L] -> [C, L]."""
-        out: Tensor = self.conv(_with_tail(x, state.tails[self.slot]))
+    def forward(self, x: Tensor, states: States) -> Tensor:
+        """[C, B, L] -> [B, C, L]."""
+        out: Tensor = self.conv(_with_tail(x, states, self.slot).transpose(0, 1))
         return out
 
 
@@ -121,11 +126,13 @@ class CausalTransposedConv(nn.Module):
         self.tail_shape = (in_channels, kernel // stride - 1)
         self.slot = -1
 
-    def forward(self, x: Tensor, state: VocoderState) -> Tensor:
-        """[C, L] -> [out, L * stride], or [out, (L - 1) * stride] at the start of the stream."""
+    def forward(self, x: Tensor, states: States) -> Tensor:
+        """[C, B, L] -> [out, B, L * stride], or [out, B, (L - 1) * stride] at the start of the
+        streams, which must all be there or none.
+        """
         if self.slot >= 0:
-            joined = _with_tail(x, state.tails[self.slot])
-            x = joined if state.num_frames else x
+            joined = _with_tail(x, states, self.slot)
+            x = joined if states[0].num_frames else x
         assert self.conv.bias is not None
         return conv_transpose1d(x, self.conv.weight, self.conv.bias, stride=self.stride)
 
@@ -141,11 +148,11 @@ class ConvNextBlock(nn.Module):
         self.pwconv2 = nn.Linear(4 * size, size)
         self.gamma = nn.Parameter(torch.empty(size))
 
-    def forward(self, x: Tensor, state: VocoderState) -> Tensor:
-        """[C, L] -> [C, L]."""
-        mixed = self.norm(self.dwconv(x, state).t())  # [L, C]
+    def forward(self, x: Tensor, states: States) -> Tensor:
+        """[C, B, L] -> [C, B, L]."""
+        mixed = self.norm(self.dwconv(x, states).transpose(1, 2))  # [B, L, C]
         mixed = self.pwconv2(F.gelu(self.pwconv1(mixed)))
-        out: Tensor = torch.addcmul(x, self.gamma[:, None], mixed.t())
+        out: Tensor = torch.addcmul(x, self.gamma[:, None, None], mixed.permute(2, 0, 1))
         return out
 
 
@@ -155,10 +162,10 @@ class UpsampleStage(nn.ModuleList):
     def __init__(self, size: int, ratio: int) -> None:
         super().__init__([CausalTransposedConv(size, size, ratio, ratio), ConvNextBlock(size)])
 
-    def forward(self, x: Tensor, state: VocoderState) -> Tensor:
-        """[C, L] -> [C, L * ratio]."""
+    def forward(self, x: Tensor, states: States) -> Tensor:
+        """[C, B, L] -> [C, B, L * ratio]."""
         transposed, block = self
-        out: Tensor = block(transposed(x, state), state)
+        out: Tensor = block(transposed(x, states), states)
         return out
 
 
@@ -172,10 +179,10 @@ class ResidualUnit(nn.Module):
         self.act2 = SnakeBeta(channels)
         self.conv2 = CausalConv(channels, channels, 1)
 
-    def forward(self, x: Tensor, state: VocoderState) -> Tensor:
-        """[C, L] -> [C, L]."""
-        inner = self.conv1(self.act1(x), state)
-        out: Tensor = self.conv2(self.act2(inner), state)
+    def forward(self, x: Tensor, states: States) -> Tensor:
+        """[C, B, L] -> [C, B, L]."""
+        inner = self.conv1(self.act1(x), states)
+        out: Tensor = self.conv2(self.act2(inner), states)
         return out.add_(x)
 
 
@@ -189,12 +196,12 @@ class DecoderBlock(nn.Module):
         upsample = CausalTransposedConv(channels, half, 2 * rate, rate)
         self.block = nn.ModuleList([SnakeBeta(channels), upsample, *units])
 
-    def forward(self, x: Tensor, state: VocoderState) -> Tensor:
-        """[C, L] -> [C / 2, L * rate] (less one input's worth at the start of the stream)."""
+    def forward(self, x: Tensor, states: States) -> Tensor:
+        """[C, B, L] -> [C / 2, B, L * rate] (less one input's worth at the start of the stream)."""
         activation, upsample, *units = self.block
-        x = upsample(activation(x), state)
+        x = upsample(activation(x), states)
         for unit in units:
-            x = unit(x, state)
+            x = unit(x, states)
         return x
 
 
@@ -266,26 +273,54 @@ class Code2Wav(nn.Module):
         Returns:
             [num_samples(m + n) - num_samples(m)] float32 in -1..1, m frames having gone before.
         """
-        hidden_states = self.code_embedding(codes + self.code_offset).mean(dim=1)  # [n, H]
-        rotary = self._rotary(state.num_frames, hidden_states)
+        hidden_states = self._embedded(codes)  # [n, H]
+        start = state.num_frames
+        rotary = self._rotary(range(start, start + len(codes)), hidden_states)
         output = self.pre_transformer.run(hidden_states, rotary, state.cache)
-        x = output.hidden_states.t()  # [H, n]
-        for stage in self.upsample:
-            x = stage(x, state)  # [H, 2 n], then [H, 4 n]
-        first, *blocks, activation, last = self.decoder
-        x = first(x, state)
-        for block in blocks:
-            x = block(x, state)
-        pcm: Tensor = last(activation(x), state)  # [1, samples]
+        pcm = self._samples(output.hidden_states.t()[:, None], (state,))
         state.num_frames += len(codes)
+        return pcm[0]
+
+    def next_frames(self, codes: Tensor, states: States) -> Tensor:
+        """Continue each of several streams, which have begun, by one frame.
+
+        Args:
+            codes: [B, num_quantizers] int64. states: the past of each; void if this raises.
+
+        Returns:
+            [B, samples_per_frame] float32 in -1..1.
+        """
+        assert all(state.num_frames for state in states), "first frames have another length"
+        hidden_states = self._embedded(codes)  # [B, H]
+        rotary = self._rotary([state.num_frames for state in states], hidden_states)
+        caches = [state.cache for state in states]
+        output = self.pre_transformer.run_rows(hidden_states, rotary, caches)
+        pcm = self._samples(output.hidden_states.t()[..., None], states)
+        for state in states:
+            state.num_frames += 1
+        return pcm
+
+    def _embedded(self, codes: Tensor) -> Tensor:
+        """[n, num_quantizers] -> [n, H]."""
+        embeds: Tensor = self.code_embedding(codes + self.code_offset)
+        return embeds.mean(dim=1)
+
+    def _samples(self, x: Tensor, states: States) -> Tensor:
+        """[H, B, n] behind the transformer -> [B, samples]."""
+        for stage in self.upsample:
+            x = stage(x, states)  # [H, B, 2 n], then [H, B, 4 n]
+        first, *blocks, activation, last = self.decoder
+        x = first(x, states)
+        for block in blocks:
+            x = block(x, states)
+        pcm: Tensor = last(activation(x), states)  # [1, B, samples]
         return pcm[0].clamp_(-1.0, 1.0)
 
-    def _rotary(self, start: int, hidden_states: Tensor) -> Rotary:
-        """Angles from `start` on. Only differences of positions matter; float32 would round them
-        in a long reply, so they are taken in float64.
+    def _rotary(self, places: Sequence[int], hidden_states: Tensor) -> Rotary:
+        """Angles of these frames. Only differences of positions matter; float32 would round them in
+        a long reply, so they are taken in float64.
         """
-        stop = start + len(hidden_states)
-        positions = torch.arange(start, stop, device=hidden_states.device, dtype=torch.float64)
+        positions = torch.tensor(places, device=hidden_states.device, dtype=torch.float64)
         angles = positions[:, None] * self.pre_transformer.rotary.inv_freq  # [n, D / 2]
         cos, sin = angles.cos(), angles.sin()
         return Rotary(
@@ -307,8 +342,16 @@ def _number_tails(vocoder: Code2Wav) -> list[tuple[int, int]]:
     return shapes
 
 
-def _with_tail(x: Tensor, tail: Tensor) -> Tensor:
-    """[C, tail + L]: `x` behind its past; `tail` then holds the last inputs of both."""
-    joined = torch.cat([tail, x], dim=1)
-    tail.copy_(joined[:, joined.shape[1] - tail.shape[1] :])
+def _with_tail(x: Tensor, states: States, slot: int) -> Tensor:
+    """[C, B, tail + L]: `x` behind its pasts, which then hold the last inputs of both."""
+    if len(states) == 1:
+        past = states[0].tails[slot].unsqueeze(1)
+        joined = torch.cat((past, x), dim=2)
+        past.copy_(joined.narrow(2, x.shape[2], past.shape[2]))
+        return joined
+    tails = [state.tails[slot] for state in states]
+    joined = torch.cat([torch.stack(tails, dim=1), x], dim=2)
+    kept = joined[..., joined.shape[2] - tails[0].shape[1] :]
+    for tail, new in zip(tails, kept.unbind(1), strict=True):
+        tail.copy_(new)
     return joined

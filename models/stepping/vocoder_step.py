@@ -116,7 +116,8 @@ class VocoderStep:
     def _block(self, block: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
         assert isinstance(block, DecoderBlock)
         activation, upsample, *units = block.block
-        x = self._transposed(upsample, activation(x), rows)
+        active = activation(x.transpose(0, 1)).transpose(0, 1)  # by channel: [C, B, L]
+        x = self._transposed(upsample, active, rows)
         for unit in units:
             assert isinstance(unit, ResidualUnit)
             inner = self._snake(unit.act1, unit.conv1, x, rows, None)
@@ -129,7 +130,7 @@ class VocoderStep:
         """Activation, convolution, residual: [B, C, L] -> [B, out, L]."""
         assert isinstance(snake, SnakeBeta)
         assert isinstance(conv, CausalConv)
-        coefficients = (snake.frequency[:, 0], snake.amplitude[:, 0])
+        coefficients = (snake.frequency[:, 0, 0], snake.amplitude[:, 0, 0])
         layer = conv.conv
         if conv.slot < 0:
             tail = x.new_empty(len(x), x.shape[1], 0)

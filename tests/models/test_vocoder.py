@@ -104,6 +104,22 @@ def test_streams_do_not_touch_each_other(code2wav: Code2Wav, expected: Tensor) -
     assert_equal(torch.cat(parts), expected)
 
 
+def test_streams_go_on_together_as_they_would_alone(code2wav: Code2Wav) -> None:
+    starts = (1, 5, 100)
+    alone, together = ([code2wav.new_state() for _ in starts] for _ in range(2))
+    for states in (alone, together):
+        for start, state in zip(starts, states, strict=True):
+            run(code2wav, codes(start, seed=start), state, [start])
+    for step in range(4):
+        frames = codes(len(starts), seed=1000 + step)
+        with torch.inference_mode():
+            made = code2wav.next_frames(frames, together)
+        for row, state in enumerate(alone):
+            (expected,) = run(code2wav, frames[row : row + 1], state, [1])
+            assert_equal(made[row], expected)
+    assert [state.num_frames for state in together] == [start + 4 for start in starts]
+
+
 def test_long_replies_lose_no_precision(code2wav: Code2Wav) -> None:
     """A stream moved a day ahead sounds the same once frames before the move are out of sight."""
     state, moved = code2wav.new_state(), code2wav.new_state()
