@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,16 @@ class Bench:
         self.num_tokens = self.num_frames + 1
         endless = replace(generation.thinker, eos_ids=frozenset())
         talker = replace(generation.talker, max_new_tokens=self.num_frames + 1)
-        self.engine = Engine(
+        self._options = EngineOptions(windows=_windows(window_s), speaks_by_steps=speaks_by_steps)
+        self._make_engine = partial(
+            Engine,
             model=model,
             config=config,
             chat=chat,
             generation=replace(generation, thinker=endless, talker=talker),
             folder=folder,
-            options=EngineOptions(windows=_windows(window_s), speaks_by_steps=speaks_by_steps),
         )
+        self.engine = self._make_engine(options=self._options)
         self.has_camera = has_camera
         self.question = noise(QUESTION_S)
         self.instructions = INSTRUCTIONS
@@ -153,7 +156,7 @@ class Bench:
             "reply_s": round(reply.audio_s, 3),
             "floor": floor.record(),
             "ours": ours,
-            "sessions": {str(count): self.together(count) for count in counts},
+            "sessions": {str(count): self.compared(count) for count in counts},
         }
 
     def one_reply(self, num_tokens: int) -> Reply:
@@ -176,6 +179,24 @@ class Bench:
         self.engine.close(context)
         few = min(5, turns)
         return _median(replies[:few]), _median(replies[-few:])
+
+    def compared(self, count: int) -> dict[str, float]:
+        """Several sessions asked at once, and how much more speech a second they get than where
+        nothing is done together: the better of two runs of each, taken in turns.
+        """
+        if count == 1:
+            return self.together(1)
+        usual = self.engine
+        one_by_one = self._make_engine(options=replace(self._options, max_batch=1))
+        together, apart = [], []
+        for _ in range(2):
+            together.append(self.together(count))
+            self.engine = one_by_one
+            apart.append(self.together(count))
+            self.engine = usual
+        best, slower = max(together, key=_speech_rate), max(map(_speech_rate, apart))
+        gain = round(_speech_rate(best) / slower, 2)
+        return best | {"audio_s_per_s_one_by_one": slower, "batching_gain": gain}
 
     def together(self, count: int) -> dict[str, float]:
         """Several sessions asked at once: their first audio, and speech made per second."""
@@ -266,6 +287,10 @@ class Bench:
 
 def _total(reply: Reply) -> float:
     return reply.total_ms
+
+
+def _speech_rate(figures: dict[str, float]) -> float:
+    return figures["audio_s_per_s"]
 
 
 def _median(replies: list[Reply]) -> Reply:

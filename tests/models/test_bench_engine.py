@@ -41,6 +41,7 @@ def test_figures_of_the_tiny_checkpoint(
     assert theirs["first_audio_ms"] == theirs["reply_ms"]
     assert ours["tokens_left_at_turn_end"] > 0
     assert set(report["sessions"]) == {"1", "2"}
+    assert report["sessions"]["2"]["batching_gain"] > 0
 
 
 def test_shorter_windows_and_a_camera_change_what_is_left(
