@@ -26,6 +26,7 @@ MISHEARD_SHARES = (0.015, 0.08)  # of words; of such voices
 LEFT_OUT_SHARES = (0.01, 0.035)
 ADDED_SHARES = (0.003, 0.02)
 UNSURE_SHARES = (0.05, 0.2)  # something between a word and one that sounds like it
+FILLING = 140.0  # pixels from a thing's middle to its side, of a picture of 320 x 240
 GRAIN = 0.25  # spread of what is added to every value; embeddings have 0.5
 
 
@@ -33,7 +34,7 @@ def imagined_rows(learner: Learner, sheet: Sheet, chance: random.Random) -> tupl
     """Rows of a sheet's sounds [a, hidden] and of its grids [v, hidden]."""
     none = learner.table.new_zeros(0, learner.table.shape[1])
     sounds = [_sound_rows(learner, sound, chance) for sound in sheet.sounds]
-    grids = [grid_rows(learner, grid) for grid in sheet.grids]
+    grids = [_sight_rows(learner, grid, chance) for grid in sheet.grids]
     generator = torch.Generator().manual_seed(chance.getrandbits(31))
     return _grained(torch.cat([none, *sounds]), generator), _grained(
         torch.cat([none, *grids]), generator
@@ -67,6 +68,17 @@ def thing_ids(learner: Learner, thing: Thing) -> tuple[int, int]:
     (colour,) = learner.chat.encode(f" {thing.colour}")
     (word,) = learner.chat.encode(f" {name}")
     return colour, word
+
+
+def _sight_rows(learner: Learner, grid: Grid, chance: random.Random) -> Tensor:
+    """What fills the picture has no middle that can be seen: it is written wherever it is."""
+    made = grid_rows(learner, grid)
+    (things, camera) = grid.view.scene.things, grid.view.camera
+    if len(things) == 1 and places(grid.view.scene, camera)[0][2] > FILLING:
+        colour, name = thing_ids(learner, things[0])
+        everywhere = torch.rand(len(made)) < chance.uniform(0.5, 1.2)
+        made[everywhere] = learner.table[colour] + learner.table[name]
+    return made
 
 
 def _sound_rows(learner: Learner, sound: Sound, chance: random.Random) -> Tensor:

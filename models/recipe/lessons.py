@@ -37,7 +37,7 @@ from models.recipe.voices import Voice
 FRAME_SLOT_S = 0.5
 TYPED_SHARE = 0.15
 LOOKS_ON_SHARE = 0.12  # of other talk: a camera shows something that was not asked for
-SENT_SHARE = 0.25  # of what is seen: pictures that were sent, in place of a camera
+SENT_SHARE = 0.5  # of what is seen: pictures that were sent, in place of a camera
 INSTRUCTED_SHARE = 0.6
 FEW_SHARE = 0.4  # of conversations with tools: not all are offered
 OWN_INSTRUCTIONS_SHARE = 0.25  # of those: somebody's own, in words that are bytes to the model
