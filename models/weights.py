@@ -78,7 +78,7 @@ def _load(
     device: torch.device,
     places: Mapping[str, torch.device] | None = None,
 ) -> None:
-    files = _weight_files(folder)
+    files = weight_files(folder)
     found, names = slots(model), _names_in(files)
     _check_names(folder, found, names if packing is None else packing.names(names))
     take_memory(model, device, what=str(folder), places=places)
@@ -172,8 +172,12 @@ def save_tensors(
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files with weights, each once, in the index's order."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files with weights, each once, in the index's order.
+
+    Raises:
+        CheckpointError: there are none, one is missing, or the index can not be read.
+    """
     index_path = folder / INDEX_FILE
     if not index_path.exists():
         single = folder / SINGLE_FILE

@@ -11,7 +11,6 @@ import hashlib
 import io
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -25,6 +24,7 @@ from models.devices import describe_device, format_bytes
 from models.engine import Engine, Placement
 from models.errors import ModelError
 from models.wav import read_wav
+from models.weights import weight_files
 
 OUTPUT_HZ = 24_000
 LEVEL_DBFS = (-45.0, -6.0)  # of speech: below it is next to silence, above it is noise or clipping
@@ -177,7 +177,7 @@ def _ask(engine: Engine, number: int, question: Question) -> Finding:
 def _head(folder: Path, engine: Engine, loaded_s: float) -> str:
     """What a bug report must say of checkpoint and machine; the folder's name only, no path."""
     config = (folder / "config.json").read_bytes()
-    sizes: Sequence[int] = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    sizes = [path.stat().st_size for path in weight_files(folder)]
     place = describe_device(torch.device(engine.device))
     return "\n".join(
         (
