@@ -1,7 +1,7 @@
 """The stages of hearing over a work folder: speaking the sentences, and training the audio encoder.
 
 Training begins with the first shards of sentences and takes up others as they come to be there, so
-that both stages may run side by side.
+that both stages may run side by side; what a step learns from depends on which are there by then.
 """
 
 from __future__ import annotations

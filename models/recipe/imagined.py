@@ -73,11 +73,12 @@ def thing_ids(learner: Learner, thing: Thing) -> tuple[int, int]:
 def _sight_rows(learner: Learner, grid: Grid, chance: random.Random) -> Tensor:
     """What fills the picture has no middle that can be seen: it is written wherever it is."""
     made = grid_rows(learner, grid)
-    (things, camera) = grid.view.scene.things, grid.view.camera
-    if len(things) == 1 and places(grid.view.scene, camera)[0][2] > FILLING:
-        colour, name = thing_ids(learner, things[0])
-        everywhere = torch.rand(len(made)) < chance.uniform(0.5, 1.2)
-        made[everywhere] = learner.table[colour] + learner.table[name]
+    scene, camera = grid.view.scene, grid.view.camera
+    if len(scene.things) == 1 and places(scene, camera)[0][2] > FILLING:
+        colour, name = thing_ids(learner, scene.things[0])
+        share = chance.uniform(0.5, 1.2)
+        is_written = torch.tensor([chance.random() < share for _ in made])
+        made[is_written] = learner.table[colour] + learner.table[name]
     return made
 
 
@@ -92,8 +93,9 @@ def _sound_rows(learner: Learner, sound: Sound, chance: random.Random) -> Tensor
         if place + 1 < sound.num_tokens and row_ids[place + 1] == blank and chance.random() < 0.2:
             row_ids[place + 1] = word
     made = learner.table[torch.tensor(row_ids, dtype=torch.long)]
+    alike = words_alike(learner)
     for place, word in enumerate(row_ids):
-        others = words_alike(learner).get(word, ())
+        others = alike.get(word, ())
         if others and chance.random() < UNSURE_SHARES[is_new]:
             made[place].lerp_(learner.table[chance.choice(others)], chance.uniform(0.1, 0.55))
     doubt = torch.tensor([chance.uniform(0.0, 0.35) for _ in row_ids])[:, None]
@@ -104,7 +106,7 @@ def _misheard(
     words: tuple[int, ...], learner: Learner, is_new: bool, chance: random.Random
 ) -> list[int]:
     made = []
-    unknown = learner.unknown_id
+    unknown, alike = learner.unknown_id, words_alike(learner)
     for word in words:
         draw = chance.random()
         if chance.random() < ADDED_SHARES[is_new]:
@@ -112,7 +114,7 @@ def _misheard(
         if word == unknown and draw < 0.35:  # foreign words sound like some of ours
             made.append(chance.randrange(256, learner.vocabulary.size - 60))
         elif draw < MISHEARD_SHARES[is_new]:
-            others = words_alike(learner).get(word, ())
+            others = alike.get(word, ())
             made.append(chance.choice((unknown, *(others * 2 or words))))
         elif draw > LEFT_OUT_SHARES[is_new] + MISHEARD_SHARES[is_new]:
             made.append(word)
