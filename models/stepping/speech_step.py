@@ -125,7 +125,8 @@ class _Advance:
             talker.model, inputs, rotary, slots.pool, table, lengths, self._operations
         )
         slots.hidden.index_copy_(0, rows, talker.model.norm(made))
-        slots.lengths.index_copy_(0, rows, lengths + 1)
+        # Nobody's stays 0: counted on, it would in time lie behind nobody's page, in another's.
+        slots.lengths.index_copy_(0, rows, lengths + (rows > 0))
         slots.positions.index_copy_(0, rows, positions + 1)
 
 

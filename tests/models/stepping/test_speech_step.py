@@ -190,6 +190,12 @@ def test_a_reply_is_the_same_in_company_and_when_recorded(rig: Rig) -> None:
 
 
 @torch.inference_mode()
+def test_empty_rows_never_leave_the_page_that_is_nobodys(rig: Rig) -> None:
+    rig.speak(step_of(rig, PLAIN), (0, 1, 2), GREEDY)  # three in a step for four
+    assert rig.slots.lengths[0] == 0
+
+
+@torch.inference_mode()
 def test_the_host_waits_once_a_frame(rig: Rig) -> None:
     step = step_of(rig, PLAIN)
     slot, cache = rig.begin(0, TEXTS[0][0], GREEDY)
