@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.cache import DecoderCache
 from models.config import DecoderConfig
+
+Array = NDArray[np.float32]
 
 
 class Attend(Protocol):
@@ -25,8 +29,22 @@ class Attend(Protocol):
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """[N, Hq, D] and twice [N, Hkv, D] -> [N, Hq * D]."""
 
+    def arrays(self, layer: int, queries: Array, keys: Array, values: Array) -> Array:
+        """The same of arrays, on a CPU."""
 
-class Sequence:
+
+class _ByTensors:
+    """Takes arrays as the tensors that share their memory."""
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def arrays(self, layer: int, queries: Array, keys: Array, values: Array) -> Array:
+        mixed: Array = self(layer, *map(torch.from_numpy, (queries, keys, values))).numpy()
+        return mixed
+
+
+class Sequence(_ByTensors):
     """T tokens of one sequence.
 
     Args:
@@ -36,6 +54,7 @@ class Sequence:
 
     def __init__(self, cache: DecoderCache, mask: Tensor | None = None) -> None:
         self._cache, self._mask = cache, mask
+        self._bias: Tensor | None = None
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """The query heads of a group are as good as positions, so keys are read once for all of
@@ -58,15 +77,18 @@ class Sequence:
         num_groups = num_heads // num_kv_heads
         grouped = queries.view(num_tokens, num_kv_heads, num_groups, head_dim)
         grouped = grouped.permute(1, 2, 0, 3).reshape(1, num_kv_heads, -1, head_dim)
-        mask = self._mask.repeat(num_groups, 1)  # [groups * T, P + T]
+        if self._bias is None:  # once for all layers, as the library adds it
+            bias = torch.zeros_like(self._mask, dtype=queries.dtype)
+            bias.masked_fill_(self._mask.logical_not(), float("-inf"))
+            self._bias = bias.repeat(num_groups, 1)  # [groups * T, P + T]
         mixed = F.scaled_dot_product_attention(
-            grouped, all_keys[None], all_values[None], attn_mask=mask
+            grouped, all_keys[None], all_values[None], attn_mask=self._bias
         )
         mixed = mixed.view(num_kv_heads, num_groups, num_tokens, head_dim)
         return mixed.permute(2, 0, 1, 3).reshape(num_tokens, -1)
 
 
-class Rows:
+class Rows(_ByTensors):
     """The next token of each of several sequences: row i belongs to `caches[i]`.
 
     Caches are read where they lie, one after the other: joining them would copy all of them in
@@ -90,7 +112,7 @@ class Rows:
         )
 
 
-class Frames:
+class Frames(_ByTensors):
     """`num_rows` scratch sequences of at most `num_positions`, fed T positions of each at a time.
 
     The rows of a call are [row 0's T positions, row 1's, ...]; T is more than 1 at the start only.
@@ -109,6 +131,10 @@ class Frames:
         layers = range(config.num_layers)
         self._keys = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
         self._values = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
+        self._kept: list[tuple[Array, Array]] = []  # the same memory, as `arrays` takes it
+        if device.type == "cpu" and dtype == torch.float32:
+            both = zip(self._keys, self._values, strict=True)
+            self._kept = [(keys.numpy(), values.numpy()) for keys, values in both]
         self._num_rows, self._head_dim = num_rows, config.head_dim
         self._num_kv_heads = config.num_kv_heads
         self._num_groups = config.num_heads // config.num_kv_heads
@@ -146,6 +172,22 @@ class Frames:
             queries, keys, values, is_causal=True, enable_gqa=True
         )
         return mixed.transpose(1, 2).reshape(self._num_rows * num_positions, -1)
+
+    def arrays(self, layer: int, queries: Array, keys: Array, values: Array) -> Array:
+        if len(queries) != self._num_rows:
+            return super().arrays(layer, queries, keys, values)
+        all_keys, all_values = self._kept[layer]
+        stop = self.length + 1
+        all_keys[:, :, self.length], all_values[:, :, self.length] = keys, values
+        queries = queries.reshape(self._num_rows, self._num_kv_heads, -1, self._head_dim)
+        scores = queries @ all_keys[:, :, :stop].swapaxes(-1, -2)
+        scores *= self._head_dim**-0.5
+        scores -= scores.max(-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(-1, keepdims=True)
+        mixed = np.matmul(scores, all_values[:, :, :stop])
+        rows: Array = mixed.reshape(self._num_rows, -1)
+        return rows
 
 
 def _attend_one(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

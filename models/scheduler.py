@@ -123,6 +123,23 @@ def join(
     return batch
 
 
+def beside(
+    units: Iterable[Unit], contexts: Mapping[int, Context], replies: Mapping[int, Reply]
+) -> list[Unit]:
+    """The next tokens of replies whose next frames are `units`: each is made without the other.
+
+    None beside a first sound, which is not to be kept waiting; none that would come alone anyway.
+    """
+    found = []
+    for unit in units:
+        assert unit.reply is not None, unit
+        reply, token = replies[unit.reply], Unit("token", unit.context, unit.reply)
+        is_begun = can_share(unit, contexts, reply) and not reply.is_text_done
+        if is_begun and can_share(token, contexts, reply):
+            found.append(token)
+    return found
+
+
 def can_share(unit: Unit, contexts: Mapping[int, Context], reply: Reply) -> bool:
     """Whether others' work of this kind can be done together with it: the next token behind one
     that was sampled, the next frame of a voice that has begun.

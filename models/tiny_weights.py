@@ -81,8 +81,10 @@ def _drawn(name: str, shape: torch.Size, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
     noise = torch.randn(shape, generator=generator)
     if len(shape) >= 2:
-        fan_in = math.prod(shape[1:])
-        return noise.mul_(min(0.5, max(0.08, 0.7 / math.sqrt(fan_in))))
+        spread = 0.7 / math.sqrt(math.prod(shape[1:]))
+        if len(shape) == 2:  # convolutions of hundreds of inputs, one behind the other, would grow
+            spread = max(0.08, spread)
+        return noise.mul_(min(0.5, spread))
     kind = name.rpartition(".")[2]
     if kind in ("bias", "alpha", "beta"):
         return noise.mul_(0.1)

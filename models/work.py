@@ -1,15 +1,22 @@
 """Does the units of work that `models.scheduler` chose, and says what failed.
 
 A unit is a few ms of device work: a part of a context's listening, or the next token or frame of
-one or more replies. What fails ends the work that it belongs to and nothing else: of a batch, the
-reply that can not go on; all of its replies only where their common part failed.
+one or more replies. On a CPU a frame's replies get their next tokens at the same time, on another
+core: neither reads what the other writes. What fails ends the work that it belongs to and nothing
+else: of a batch, the reply that can not go on; all of its replies only where their common part
+failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
 
 from models import scheduler
 from models.cache_budget import CacheBudget
@@ -21,10 +28,22 @@ from models.errors import ModelError
 from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
 from models.reply import Reply
-from models.replying import OwnReply, ReplyMaker
+from models.replying import Frame, OwnReply, ReplyMaker
 from models.scheduler import Unit
+from models.threads import num_cores
 
 Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(Generic[Made]):
+    """How a kind of unit is done: one part for each reply alone, one of all together, and again one
+    for each with what was made.
+    """
+
+    ready: Callable[[Context, Reply], None]
+    make: Callable[[Sequence[OwnReply]], list[Made]]
+    take: Callable[[Context, Reply, Made], None]
 
 
 class Work:
@@ -54,6 +73,9 @@ class Work:
         self._emit = emit
         self._prefill_tokens = prefill_tokens
         self._max_batch = max_batch
+        self._helper: ThreadPoolExecutor | None = None
+        if model.thinker.device.type == "cpu" and num_cores() > 1:
+            self._helper = ThreadPoolExecutor(1, thread_name_prefix="text")
         self._pace = PrefillPace()
         self._batch_pace = BatchPace()
         self._next_context = 0
@@ -117,39 +139,72 @@ class Work:
         )
         is_shared = scheduler.can_share(unit, self._contexts, self._own(unit).reply)
         if unit.kind == "token":
-            make = self._maker.ready_token, self._maker.feed_tokens, self._maker.take_token
-            self._together(units, *make)
+            self._take(*self._make(units, self._tokens()))
         else:
-            speak = self._maker.ready_frame, self._maker.make_frames, self._maker.give_frame
-            self._together(units, *speak)
+            self._speak(units)
         if is_shared:
             self._batch_pace.learn(unit.kind, len(units), self._clock() - started_s)
 
-    def _together(
-        self,
-        units: Sequence[Unit],
-        ready: Callable[[Context, Reply], None],
-        make: Callable[[Sequence[OwnReply]], list[Made]],
-        take: Callable[[Context, Reply, Made], None],
-    ) -> None:
-        """One part for each reply alone, the common one, and again one for each.
+    def _speak(self, units: Sequence[Unit]) -> None:
+        """Frames, and at the same time the next tokens of the same replies where that is begun."""
+        beside = scheduler.beside(units, self._contexts, self._replies) if self._helper else []
+        if self._helper is None or not beside:
+            self._take(*self._make(units, self._frames()))
+            return
+        make_tokens = torch.inference_mode()(partial(self._make, beside, self._tokens()))
+        tokens = self._helper.submit(make_tokens)
+        try:
+            frames = self._make(units, self._frames())
+        finally:
+            made_tokens = tokens.result()
+        self._take(*frames)
+        self._take(*made_tokens)
 
-        What one reply's own parts raise is that reply's end. The common part has brought all of
+    def _tokens(self) -> Steps[Tensor | None]:
+        maker = self._maker
+        return Steps(maker.ready_token, maker.feed_tokens, maker.take_token)
+
+    def _frames(self) -> Steps[Frame | None]:
+        maker = self._maker
+        return Steps(maker.ready_frame, maker.make_frames, maker.give_frame)
+
+    def _make(
+        self, units: Sequence[Unit], steps: Steps[Made]
+    ) -> tuple[Steps[Made], list[tuple[Unit, Made | ModelError]]]:
+        """The first two of `Steps`; for each unit what was made, or why it was not.
+
+        What one reply's own part raises is that reply's end. The common part has brought all of
         them forward by then: what it raises is the end of all.
         """
+        results: list[tuple[Unit, Made | ModelError]] = []
         able = []
         for unit in units:
             own = self._own(unit)
-            if self._alone(unit, partial(ready, own.context, own.reply)):
+            try:
+                steps.ready(own.context, own.reply)
+            except ModelError as error:
+                results.append((unit, error))
+            else:
                 able.append((unit, own))
+        if not able:
+            return steps, results
         try:
-            results = make([own for _, own in able]) if able else []
+            made: Sequence[Made | ModelError] = steps.make([own for _, own in able])
         except ModelError as error:
-            for unit, _ in able:
-                self._fail(unit, error)
-            return
-        for (unit, own), made in zip(able, results, strict=True):
-            self._alone(unit, partial(take, own.context, own.reply, made))
+            made = [error] * len(able)
+        results += [(unit, one) for (unit, _), one in zip(able, made, strict=True)]
+        return steps, results
+
+    def _take(self, steps: Steps[Made], results: list[tuple[Unit, Made | ModelError]]) -> None:
+        """The last of `Steps`, for each reply that has not ended meanwhile."""
+        for unit, made in results:
+            own = self._own(unit)
+            if not own.reply.is_active:
+                continue
+            if isinstance(made, ModelError):
+                self._fail(unit, made)
+                continue
+            self._alone(unit, partial(steps.take, own.context, own.reply, made))
             self._maker.note(own.context, own.reply)
 
     def _own(self, unit: Unit) -> OwnReply:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.attention import Frames
 from models.config import TalkerConfig
+from models.decode_step import project
 from models.decoder import Decoder, Rotary
 from models.sampling import Sampler, SamplingSettings, draw_rows
 
@@ -115,7 +116,7 @@ class CodePredictor(nn.Module):
                 kept.advance(2)
             else:
                 kept.advance(1)
-            code = draw_rows(samplers, head(hidden).to(torch.float32))
+            code = draw_rows(samplers, project(head, hidden).to(torch.float32))
             inputs = embedding(code)  # [B, H]
             total = inputs if total is None else total + inputs
             codes.append(code)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from models.cache import KvCache
 from models.config import DecoderConfig, OmniConfig, TalkerConfig
+from models.decode_step import project
 from models.decoder import Decoder
 from models.errors import CheckpointError, RequestError
 from models.qwen3_omni.code_predictor import CodecFrame, CodePredictor
@@ -199,5 +200,5 @@ class Talker(nn.Module):
         """Scores of a frame's first code, float32, never-spoken ids at -inf: [..., H] -> [...,
         vocab].
         """
-        scores: Tensor = self.codec_head(hidden)
+        scores = project(self.codec_head, hidden)
         return scores.to(torch.float32).masked_fill(self.banned, NEGATIVE_INFINITY)
