@@ -13,8 +13,6 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from clients.bench.address import Address
     from clients.bench.peer import Peer
 
-START_S = 180.0
-STOP_S = 20.0
 QUIET_S = 120.0  # users that dropped out may come back for a while: so long their sessions stay
 SETTLE_S = 3.0
 TRANSPORTS = ("webrtc", "ws")
@@ -58,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _soak(args: argparse.Namespace) -> dict[str, Any]:
-    async with _server(args.model) as (pid, address):
+    from clients.bench.own_server import own_server
+
+    async with own_server(args.model) as (pid, address):
         warm_up: Counter[str] = Counter()
         counts: Counter[str] = Counter()
         await _talk(args, address, args.warm_up, warm_up, args.seed)
@@ -116,30 +114,3 @@ async def _metrics(address: Address) -> str:
     from clients.bench.address import request
 
     return (await request(address, address.metrics_url)).body
-
-
-@asynccontextmanager
-async def _server(model: str | None) -> AsyncIterator[tuple[int, Address]]:
-    """A server that is ready: its process and where it is."""
-    from clients.bench.address import ask_health, parse_address
-
-    flags = ["--port", "0", "--log-level", "error", *(["--model", model] if model else [])]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "daemon", "serve", *flags, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        line = (await process.stdout.readline()).decode()
-        if not line.startswith("Open "):
-            raise BenchError(f"the server did not start: {line.strip() or 'it ended'}")
-        url = line.removeprefix("Open ").strip().rstrip("/")
-        address = parse_address(url, model="", api_key=None, is_insecure=False)
-        async with asyncio.timeout(START_S):
-            while (await ask_health(address)).get("state") != "ready":  # noqa: ASYNC110 - by HTTP
-                await asyncio.sleep(0.5)
-        yield process.pid, address
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        async with asyncio.timeout(STOP_S):
-            await process.wait()

@@ -7,6 +7,7 @@ import contextlib
 import fractions
 import json
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import aioice.ice
@@ -30,6 +31,7 @@ from clients.bench.relay import Relay, server_endpoint, through_relay, without_c
 RATE_HZ = 48_000
 OPEN_TIMEOUT_S = 15.0
 VIDEO_CLOCK_HZ = 90_000
+OnPacket = Callable[[int, bytes, float], None]
 _JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
 
 
@@ -40,11 +42,14 @@ class _AtOnce(JitterBuffer):
     see the next timestamp. A late packet is dropped; the gap that it leaves is counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_packet: OnPacket | None) -> None:
         super().__init__(capacity=16)
         self._newest: int | None = None
+        self._on_packet = on_packet
 
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        if self._on_packet is not None and packet.payload:
+            self._on_packet(packet.timestamp, packet.payload, time.monotonic())
         ahead = 1 if self._newest is None else (packet.timestamp - self._newest) % 2**32
         if not 0 < ahead < 2**31:
             return False, None
@@ -95,6 +100,9 @@ class WebRtcPeer:
 
     Args:
         network: what lies between here and the server, both ways, once connected; None: nothing.
+        microphone: what is said; None: nothing until `microphone.say`.
+        on_packet: is told of each packet of sound: its RTP timestamp, its payload and the
+            monotonic second at which it came, whatever its turn was.
     """
 
     is_paced = True
@@ -106,8 +114,11 @@ class WebRtcPeer:
         *,
         network: Condition | None = None,
         seed: int = 1,
+        microphone: Microphone | None = None,
+        on_packet: OnPacket | None = None,
     ) -> None:
-        self.microphone = Microphone(RATE_HZ)
+        self.microphone = microphone or Microphone(RATE_HZ)
+        self._on_packet = on_packet
         self._address = address
         self._frames = frames
         self._network = network
@@ -154,6 +165,11 @@ class WebRtcPeer:
         if self._channel.readyState == "open":
             self._channel.send(json.dumps(event))
 
+    def calm(self) -> None:
+        """From now on nothing happens to packets."""
+        if self._relay is not None:
+            self._relay.impair()
+
     async def close(self) -> None:
         """See `Peer`."""
         for task in self._tasks:
@@ -190,7 +206,7 @@ class WebRtcPeer:
             return
         for receiver in (transceiver.receiver for transceiver in peer.getTransceivers()):
             if receiver.track is track and hasattr(receiver, _JITTER_BUFFER):
-                setattr(receiver, _JITTER_BUFFER, _AtOnce())
+                setattr(receiver, _JITTER_BUFFER, _AtOnce(self._on_packet))
         task = asyncio.get_running_loop().create_task(_listen(track, listener), name="bench-rtp")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -3,7 +3,8 @@
 Deterministic and faster than real time: the user is synthesised with exact ground truth, the engine
 is scripted with known delays, nothing runs on the wall clock. It measures turn-taking, barge-in
 and bookkeeping, not a model and not a network. Voices and sentences are those that the judges were
-not trained on, unless asked otherwise. Needs flite, espeak-ng and festival.
+not trained on, unless asked otherwise. Needs flite, espeak-ng and festival. `--live` is
+another thing: the same users, but in real time, a network, a server (`pipeline.bench.live_grid`).
 """
 
 from __future__ import annotations
@@ -21,26 +22,28 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench import report
+from pipeline.bench import live_grid, report
 from pipeline.bench.endpoint_sweep import sweep
 from pipeline.bench.measure import Tally, measure
 from pipeline.bench.picture import draw
+from pipeline.bench.recording import Recording
 from pipeline.bench.scripted_engine import spoken_replies
-from pipeline.bench.talk import Recording, Setup, talk
+from pipeline.bench.talk import Setup, talk
 from pipeline.bench.user import User
 from pipeline.errors import PipelineError
 from pipeline.listening.judges import load_judges
 from pipeline.session_config import TurnDetection
 from pipeline.synthetic import voices
 
+USERS, EXCHANGES = 16, 10
 FIXED = TurnDetection(silence_duration_ms=500)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
-    add("--users", type=int, default=16, metavar="N", help="(default: %(default)s)")
-    add("--exchanges", type=int, default=10, metavar="N", help="of each (default: %(default)s)")
+    add("--users", type=int, metavar="N", help=f"(default: {USERS}; live {live_grid.USERS})")
+    add("--exchanges", type=int, metavar="N", help=f"of each ({EXCHANGES}; {live_grid.EXCHANGES})")
     add("--seed", type=int, default=1000, help="of the first user (default: %(default)s)")
     add("--processes", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
     add("--eagerness", choices=("low", "medium", "high", "auto"), default="auto")
@@ -51,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sweep-turns", type=int, default=200, metavar="N", help="0: no sweep of endpointing")
     add("--picture", type=Path, metavar="FILE", help="draw the first conversation (matplotlib)")
     add("--json", metavar="FILE", help="write the figures; - is the standard output")
+    live_grid.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,6 +91,9 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     is_held_out = not args.training_voices
     if missing := voices.missing_programs(is_held_out=is_held_out):
         raise voices.SynthesisError(f"not installed: {', '.join(missing)}")
+    if args.live:
+        return asyncio.run(live_grid.measure_live(args))
+    args.users, args.exchanges = args.users or USERS, args.exchanges or EXCHANGES
     compared = setups(args.eagerness)
     tallies = {name: Tally() for name in compared}
     for one_user in _all_users(args, range(args.seed, args.seed + args.users)):

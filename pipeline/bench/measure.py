@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from pipeline import events
-from pipeline.bench.scripted_engine import ScriptedResponse
-from pipeline.bench.talk import Recording, picture_number
+from pipeline.bench.recording import Recording
 from pipeline.bench.user import Said
 from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16
 
@@ -85,8 +84,8 @@ def measure(recording: Recording, tally: Tally) -> None:
     _answers(recording.said, agent, tally)
     _yields(recording, agent, tally)
     _leaks(recording, tally)
-    _history(recording, tally)
-    _freshness(recording, tally)
+    tally.word_errors += [abs(heard - kept) for heard, kept in recording.cuts]
+    tally.freshness_s += recording.picture_ages_s
     tally.agent_s += sum(b - a for a, b in agent)
     tally.num_underruns += recording.num_underruns
     for _, event in recording.told:
@@ -164,35 +163,3 @@ def _leaks(recording: Recording, tally: Tally) -> None:
         if isinstance(event, events.OutputCleared):
             left = [b - time_s for a, b in raw if a < time_s < b]
             tally.leaks_ms.append(1000 * max(left, default=0.0))
-
-
-def _history(recording: Recording, tally: Tally) -> None:
-    """Words that the history holds of each cut reply beside the words that were played."""
-    played = {
-        event.item.id: event.item
-        for _, event in recording.told
-        if isinstance(event, events.ResponseItemStarted)
-    }
-    by_item = dict(zip(played, _with_item(recording), strict=False))
-    for _, event in recording.told:
-        if isinstance(event, events.ItemTruncated):
-            spoken = by_item[event.item_id].spoken
-            heard = spoken.text_at(event.audio_end_ms * ENGINE_OUTPUT_HZ // 1000)
-            voice = played[event.item_id].content[0]
-            kept = getattr(voice, "transcript", "")
-            tally.word_errors.append(abs(len(heard.split()) - len(kept.split())))
-
-
-def _with_item(recording: Recording) -> list[ScriptedResponse]:
-    """The engine's replies that became items, in order: all that were confirmed and made sound."""
-    return [r for r in recording.responses if r.has_sounded]
-
-
-def _freshness(recording: Recording, tally: Tally) -> None:
-    """Age, at the end of the user's speech, of the newest picture that the reply knew."""
-    ends = [s.off_s for s in recording.said if s.sort in ("turn", "interruption")]
-    for response in _with_item(recording):
-        before = [end for end in ends if end <= response.started_s]
-        if response.frame is not None and before:
-            taken_s = recording.frame_times[picture_number(response.frame.rgb)]
-            tally.freshness_s.append(max(before) - taken_s)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import events
-from pipeline.bench.talk import Recording
+from pipeline.bench.recording import Recording
 from pipeline.messages import ENGINE_INPUT_HZ, ENGINE_OUTPUT_HZ
 
 SHOWN_S = 45.0

@@ -89,6 +89,8 @@ def table(summaries: Mapping[str, Mapping[str, Any]], sweep: Sequence[Mapping[st
 def _at(summary: Mapping[str, Any], path: str) -> Any:
     found: Any = summary
     for key in path.split("."):
+        if found is None:
+            return None
         found = found[key]
     return found
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import events
+from pipeline.bench.recording import Recording
 from pipeline.bench.scripted_engine import ScriptedEngine, ScriptedResponse, Spoken
 from pipeline.bench.user import STEP_S, Said, User
 from pipeline.conversation import Conversation
@@ -66,22 +67,6 @@ class Setup:
     frame_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Recording:
-    """All that happened. `told`: session events with their time; `user`: 16 kHz, `agent`: 24 kHz;
-    `frame_times`: when each camera picture was taken, by its number.
-    """
-
-    seed: int
-    said: list[Said]
-    told: list[tuple[float, events.SessionEvent]]
-    user: Pcm
-    agent: Pcm16
-    responses: list[ScriptedResponse]
-    frame_times: list[float]
-    num_underruns: int
-
-
 async def talk(setup: Setup, user: User) -> Recording:
     """Let them talk until the user has said all that it wanted."""
     clock, playout = MediaClock(), Playout()
@@ -126,8 +111,8 @@ async def talk(setup: Setup, user: User) -> Recording:
         told=told,
         user=np.concatenate(spoken),
         agent=np.concatenate(heard),
-        responses=engine.responses,
-        frame_times=frame_times,
+        cuts=_cuts(told, engine.responses),
+        picture_ages_s=_picture_ages_s(user.said, engine.responses, frame_times),
         num_underruns=playout.num_underruns,
     )
 
@@ -140,6 +125,44 @@ def numbered_picture(number: int) -> Rgb:
 def picture_number(rgb: Rgb) -> int:
     """The number of a picture."""
     return int(rgb[0, 0, 0]) + 256 * int(rgb[0, 0, 1])
+
+
+def _cuts(
+    told: list[tuple[float, events.SessionEvent]], responses: list[ScriptedResponse]
+) -> list[tuple[int, int]]:
+    """Words that were played of each cut reply, beside those that its item holds."""
+    played = {
+        event.item.id: event.item
+        for _, event in told
+        if isinstance(event, events.ResponseItemStarted)
+    }
+    by_item = dict(zip(played, filter(_has_sounded, responses), strict=False))
+    cuts = []
+    for _, event in told:
+        if isinstance(event, events.ItemTruncated):
+            spoken = by_item[event.item_id].spoken
+            heard = spoken.text_at(event.audio_end_ms * ENGINE_OUTPUT_HZ // 1000)
+            kept = getattr(played[event.item_id].content[0], "transcript", "")
+            cuts.append((len(heard.split()), len(kept.split())))
+    return cuts
+
+
+def _picture_ages_s(
+    said: list[Said], responses: list[ScriptedResponse], frame_times: list[float]
+) -> list[float]:
+    """Age, at the end of the user's speech, of the newest picture that each reply knew."""
+    ends = [s.off_s for s in said if s.sort in ("turn", "interruption")]
+    ages_s = []
+    for response in filter(_has_sounded, responses):
+        before = [end for end in ends if end <= response.started_s]
+        if response.frame is not None and before:
+            ages_s.append(max(before) - frame_times[picture_number(response.frame.rgb)])
+    return ages_s
+
+
+def _has_sounded(response: ScriptedResponse) -> bool:
+    """The engine's replies that became items are those that were confirmed and made sound."""
+    return response.has_sounded
 
 
 def _is_audible(pcm: Pcm16) -> bool:

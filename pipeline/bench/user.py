@@ -44,11 +44,14 @@ class Said:
 
 @dataclass(slots=True)
 class User:
-    """See the module's docstring. `said` is the truth, in order."""
+    """See the module's docstring. `said` is the truth, in order; `questions`: what is said in
+    turns, if not any sentence.
+    """
 
     seed: int
     num_exchanges: int
     is_held_out: bool
+    questions: tuple[str, ...] = ()
     said: list[Said] = field(default_factory=list)
     is_done: bool = False
     _chance: random.Random = field(init=False)
@@ -97,16 +100,25 @@ class User:
         on_s = self._now_s
         pauses: tuple[tuple[float, float], ...] = ()
         if self._chance.random() < 0.5:
-            parts = examples.halves(self._chance, self._voice, is_held_out=self.is_held_out)
+            parts = self._halves()
             yield from self._play(self._levelled(parts[0]))
             start_s = self._now_s
             yield from self._wait(self._chance.uniform(*PAUSE_S))
             pauses = ((start_s, self._now_s),)
             yield from self._play(self._levelled(parts[1]))
         else:
-            said = sentences.draw(self._chance, is_held_out=self.is_held_out)
-            yield from self._play(self._levelled(voices.say(said, self._voice).pcm))
+            yield from self._play(self._levelled(voices.say(self._sentence(), self._voice).pcm))
         self._note("turn", on_s, pauses)
+
+    def _sentence(self) -> str:
+        if self.questions:
+            return self._chance.choice(self.questions)
+        return sentences.draw(self._chance, is_held_out=self.is_held_out)
+
+    def _halves(self) -> tuple[Pcm, Pcm]:
+        if self.questions:
+            return examples.parted(self._chance, self._voice, self._sentence())
+        return examples.halves(self._chance, self._voice, is_held_out=self.is_held_out)
 
     def _sound(self, sort: Sort) -> Generator[Pcm, bool, None]:
         on_s, is_over = self._now_s, self._agent_speaks

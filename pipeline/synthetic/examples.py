@@ -43,7 +43,7 @@ def complete(chance: random.Random, voice: Voice, *, is_held_out: bool = False) 
 
 def halves(chance: random.Random, voice: Voice, *, is_held_out: bool = False) -> tuple[Pcm, Pcm]:
     """A turn in two parts: up to a pause inside it, and what follows."""
-    return _parted(chance, voice, _long_text(chance, is_held_out=is_held_out))
+    return parted(chance, voice, _long_text(chance, is_held_out=is_held_out))
 
 
 def learnt_turns(chance: random.Random) -> list[Labelled]:
@@ -53,7 +53,7 @@ def learnt_turns(chance: random.Random) -> list[Labelled]:
     voice = voices.draw(chance)
     text = _long_text(chance, is_held_out=False)
     said = voices.say(text, voice)
-    first, rest = _parted(chance, voice, text)
+    first, rest = parted(chance, voice, text)
     cut = _cut(chance, said)[0]
     joined = np.concatenate([first, silence(chance.uniform(250, 1_100)), rest])
     short = complete(chance, voice)
@@ -172,7 +172,8 @@ def _long_text(chance: random.Random, *, is_held_out: bool) -> str:
     return text
 
 
-def _parted(chance: random.Random, voice: Voice, text: str) -> tuple[Pcm, Pcm]:
+def parted(chance: random.Random, voice: Voice, text: str) -> tuple[Pcm, Pcm]:
+    """A text of `MIN_WORDS` or more in two parts: up to a pause inside it, and what follows."""
     words = text.split()
     cut = chance.randint(2, len(words) - 2)
     draw = chance.random()

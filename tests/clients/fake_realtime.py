@@ -118,7 +118,7 @@ class Session:
                 self.cancel("turn_detected")
         elif self.item is not None:
             self.quiet_ms += block_ms
-            if self.quiet_ms >= self.turn_detection["silence_duration_ms"]:
+            if self.quiet_ms >= self.turn_detection.get("silence_duration_ms", 200):
                 self.emit(
                     "input_audio_buffer.speech_stopped", item_id=self.item, audio_end_ms=now_ms
                 )

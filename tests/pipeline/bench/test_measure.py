@@ -11,10 +11,9 @@ import pytest
 from pipeline import events
 from pipeline.bench.endpoint_sweep import sweep
 from pipeline.bench.measure import Tally, measure, segments
+from pipeline.bench.recording import Recording
 from pipeline.bench.report import figures, table
-from pipeline.bench.talk import Recording
 from pipeline.bench.user import Said
-from pipeline.items import Item, VoiceContent
 from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16
 from pipeline.synthetic import examples
 
@@ -26,15 +25,15 @@ def speaking(seconds: float, *spans: tuple[float, float]) -> Pcm16:
     return pcm
 
 
-def recording(said: list[Said], agent: Pcm16, told: Any = (), responses: Any = ()) -> Recording:
+def recording(said: list[Said], agent: Pcm16, told: Any = (), cuts: Any = ()) -> Recording:
     return Recording(
         seed=0,
         said=said,
         told=list(told),
         user=np.zeros(16_000, np.float32),
         agent=agent,
-        responses=list(responses),
-        frame_times=[],
+        cuts=list(cuts),
+        picture_ages_s=[],
         num_underruns=3,
     )
 
@@ -103,20 +102,11 @@ def test_who_yields_and_who_does_not() -> None:
 
 
 def test_old_sound_behind_the_decision_and_what_history_holds_of_it() -> None:
-    def item(name: str, words: str) -> Item:
-        return Item(id=name, role="assistant", content=[VoiceContent(transcript=words)])
-
-    spoken = SimpleNamespace(text_at=lambda n: " ".join(["word"] * (n * 4 // ENGINE_OUTPUT_HZ)))
-    told: list[tuple[float, events.SessionEvent]] = []
-    for name, kept in (("a", "word word word"), ("b", "word " * 7)):
-        told += [
-            (0.9, events.ResponseItemStarted(response_id=name, item=item(name, kept))),
-            (2.0, events.OutputCleared(response_id=name)),
-            (2.0, events.ItemTruncated(item_id=name, audio_end_ms=1000)),
-        ]
-    told.append((3.0, events.Speculated(is_kept=False, text_tokens=2, audio_tokens=4)))
-    response = SimpleNamespace(spoken=spoken, has_sounded=True, frame=None, started_s=0.8)
-    summary = found([], speaking(4, (1.0, 2.05)), told=told, responses=[response] * 2)
+    told: list[tuple[float, events.SessionEvent]] = [
+        (2.0, events.OutputCleared(response_id="a")),
+        (3.0, events.Speculated(is_kept=False, text_tokens=2, audio_tokens=4)),
+    ]
+    summary = found([], speaking(4, (1.0, 2.05)), told=told, cuts=[(4, 3), (4, 7)])
     assert summary["stale_audio_max_ms"] == pytest.approx(50, abs=11)
     assert summary["history_truth"] == 0.5
     assert summary["stalls_per_minute"] == pytest.approx(60 * 3 / 1.05, rel=0.02)
