@@ -46,6 +46,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SESSIONS = (1, 8, 32)
 BUDGET_S = 570.0
 TEST_LIMIT_S = 240.0
+MAX_CONTEXT_TOKENS = 1024  # of a session of the engine's bench; a question and a reply are fewer
 
 
 def main() -> int:
@@ -187,7 +188,8 @@ class Check:
             generation=read_generation(folder, self.config),
             folder=folder,
             seconds=0.32 if self.is_rehearsal else 2.0,
-            speaks_by_steps=by_steps,
+            by_steps=by_steps,
+            max_context_tokens=MAX_CONTEXT_TOKENS,
         )
         bench.one_reply(bench.num_tokens)
         reply = bench.one_reply(bench.num_tokens)

@@ -6,14 +6,12 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
-
 from models.config import OmniConfig
 from models.graphs import pick_capture
 from models.qwen3_omni.model import Qwen3Omni
 from models.sampling import SamplingSettings
 from models.stepping.operations import Operations
-from models.stepping.pages import PAGE_SIZE, PagedCache, PagePool
+from models.stepping.pages import PAGE_SIZE, PagedCache, PagePool, PageTable
 from models.stepping.speech_slots import SpeechSlots
 from models.stepping.speech_step import SpeechStep
 from models.stepping.text_step import TextRow, TextStep
@@ -40,37 +38,42 @@ class StepBench:
         weight = model.thinker.lm_head.weight
         self.device = weight.device
         pages = (CONTEXT_TOKENS + ROOM_TOKENS) // PAGE_SIZE
-        num_pages = 1 + max_sessions * pages
-        self.slots = SpeechSlots(
-            model.talker,
-            model.code2wav,
-            num_slots=max_sessions + 1,
-            num_pages=num_pages,
-            max_pages=pages,
+        assert config.talker is not None
+        num_rows = max_sessions + 1
+        self.table, talker_table = (
+            PageTable(
+                PagePool(
+                    decoder,
+                    num_pages=1 + max_sessions * pages,
+                    device=self.device,
+                    dtype=weight.dtype,
+                ),
+                num_rows=num_rows,
+                max_pages=pages,
+            )
+            for decoder in (config.thinker.decoder, config.talker.decoder)
         )
-        self.pool = PagePool(
-            config.thinker.decoder, num_pages=num_pages, device=self.device, dtype=weight.dtype
-        )
-        self.table = torch.zeros_like(self.slots.page_table)
+        self.slots = SpeechSlots(model.talker, model.code2wav, talker_table, num_slots=num_rows)
         capture = pick_capture(self.device, graphs)
         self.speech = SpeechStep(model, self.slots, operations, capture)
-        self.text = TextStep(model.thinker, self.pool, self.table, operations, capture)
+        self.text = TextStep(model.thinker, self.table, operations, capture)
         self.max_sessions = max_sessions
 
     def measure(self, count: int, repeats: int) -> dict[str, float]:
         """Medians over `repeats` steps of `count` sessions; the host waits for each result."""
-        caches = [self._begin(slot) for slot in range(1, count + 1)]
+        heard = [self._filled(self.table) for _ in range(count)]
+        spoken = [self._begin(slot) for slot in range(1, count + 1)]
         slots = list(range(1, count + 1))
         text = [self.slots.hidden[0]] * count
         first = self._timed(lambda: self.speech.first(slots).read(), 1)
         frame = self._timed(lambda: self.speech.next(slots, text).read(), repeats)
         rows = [
-            TextRow(slot=slot, token=100, length=CONTEXT_TOKENS, position=float(CONTEXT_TOKENS))
-            for slot in slots
+            TextRow(row=cache.row, token=100, length=CONTEXT_TOKENS, position=float(CONTEXT_TOKENS))
+            for cache in heard
         ]
         token = self._timed(lambda: self.text(rows).argmax(dim=-1).tolist(), repeats)
-        for cache in caches:
-            cache.truncate(0)
+        for cache in heard + spoken:
+            cache.release()
         return {
             "first_frame_ms": first,
             "frame_ms": frame,
@@ -79,18 +82,22 @@ class StepBench:
         }
 
     def _begin(self, slot: int) -> PagedCache:
-        cache = PagedCache(self.slots.pool, self.slots.page_table[slot])
-        cache.reserve(CONTEXT_TOKENS + ROOM_TOKENS)
-        cache.advance(CONTEXT_TOKENS)
-        self.table[slot] = self.slots.page_table[slot]
+        cache = self._filled(self.slots.table)
         self.slots.begin(
             slot,
+            row=cache.row,
             settings=(CODES, RESIDUALS),
             seed=slot,
             length=CONTEXT_TOKENS,
             position=float(CONTEXT_TOKENS),
             hidden=self.slots.hidden[0],
         )
+        return cache
+
+    def _filled(self, table: PageTable) -> PagedCache:
+        cache = PagedCache(table)
+        cache.reserve(CONTEXT_TOKENS + ROOM_TOKENS)
+        cache.advance(CONTEXT_TOKENS)
         return cache
 
     def _timed(self, step: Callable[[], object], repeats: int) -> float:

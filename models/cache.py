@@ -42,6 +42,22 @@ class DecoderCache(Protocol):
         """Count the positions that every layer has appended."""
 
 
+class SequenceCache(DecoderCache, Protocol):
+    """A cache of all positions of one sequence, which can be cut back."""
+
+    max_length: int  # positions that may ever be held
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held now."""
+
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+
+    def release(self) -> None:
+        """Forget all positions and give the memory back; `reserve` takes it again."""
+
+
 class KvCache:
     """Keys and values of all positions of one sequence.
 
@@ -120,10 +136,6 @@ class KvCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"can not cut a cache of {self.length} positions back to {length}")
         self.length = length
-
-    def layer(self, index: int) -> KeysValues:
-        """Views of one layer, [num_kv_heads, length, head_dim] each."""
-        return self._keys[index][:, : self.length], self._values[index][:, : self.length]
 
     def release(self) -> None:
         """Forget all positions and give the memory back; `reserve` takes it again."""

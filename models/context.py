@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from models.cache import KvCache
+from models.cache import SequenceCache
 from models.chat import ChatFormat
 from models.entries import Entry, MessageEntry, Placement, ReplyEntry, SpeechEntry
 from models.errors import ContextFullError, ModelError, RequestError
@@ -48,8 +48,8 @@ class Context:
         *,
         chat: ChatFormat,
         voice: int | None,
-        thinker_cache: KvCache,
-        talker_cache: KvCache | None,
+        thinker_cache: SequenceCache,
+        talker_cache: SequenceCache | None,
         max_tokens: int,
     ) -> None:
         self.chat = chat
@@ -229,12 +229,18 @@ class Context:
         talker = self.talker_cache
         return self.thinker_cache.num_bytes + (0 if talker is None else talker.num_bytes)
 
-    def rest(self) -> None:
-        """Give up the caches; the log stays, from which prefill fills them again."""
+    def rest(self, num_tokens: int | None = None) -> None:
+        """Give up the caches of the last `num_tokens` tokens (None: all); the log stays, from which
+        prefill fills them again.
+        """
         assert self.active_reply is None
-        self.thinker_cache.release()
-        if self.talker_cache is not None:
-            self.talker_cache.release()
+        kept = 0 if num_tokens is None else max(0, self.thinker_cache.length - num_tokens)
+        if kept:
+            self._truncate_caches(kept)
+        else:
+            self.thinker_cache.release()
+            if self.talker_cache is not None:
+                self.talker_cache.release()
         self.last_hidden = None
         self.is_resting = True
 
@@ -338,14 +344,17 @@ class Context:
 
     def _truncate(self, num_tokens: int) -> None:
         """Cut log and caches to `num_tokens` tokens."""
+        self._truncate_caches(num_tokens)
+        self.log.truncate(num_tokens)
+        self.last_hidden = None
+
+    def _truncate_caches(self, num_tokens: int) -> None:
         if num_tokens < self.thinker_cache.length:
             self.thinker_cache.truncate(num_tokens)
         if self.talker_cache is not None:
             talker_tokens = self.log.talker_length_at(num_tokens)
             if talker_tokens < self.talker_cache.length:
                 self.talker_cache.truncate(talker_tokens)
-        self.log.truncate(num_tokens)
-        self.last_hidden = None
 
 
 def kept_pieces(entry: Entry) -> list[Piece]:

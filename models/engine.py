@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from models import scheduler
-from models.cache import KvCache
+from models.cache import KvCache, SequenceCache
 from models.cache_budget import CacheBudget
 from models.chat import ChatFormat
 from models.config import OmniConfig, read_config
@@ -45,6 +46,7 @@ from models.qwen3_omni.talker import Talker
 from models.qwen3_omni.thinker import Thinker
 from models.reply import Reply
 from models.replying import ReplyMaker
+from models.stepping.engine_steps import EngineSteps
 from models.voices import voice_id, voice_names
 from models.work import Work
 
@@ -77,6 +79,18 @@ class Engine:
         self._clock = clock
         self._budget = CacheBudget(_cache_devices(model), options.max_cache_bytes)
         self._admission = Admission()
+        self._contexts: dict[int, Context] = {}
+        self._steps: EngineSteps | None = None
+        if options.by_steps:
+            self._steps = EngineSteps(
+                model,
+                max_bytes=self._budget.max_bytes,
+                max_tokens=self.max_context_tokens,
+                max_frames=generation.talker.max_new_tokens,
+                max_batch=options.max_batch,
+            )
+            self._steps.when_short(partial(self._budget.free_pages, self._contexts))
+            self._steps.prepare()
         self._maker = ReplyMaker(
             model=model,
             chat=chat,
@@ -84,9 +98,8 @@ class Engine:
             clock=clock,
             emit=self._emit,
             admission=self._admission,
-            by_steps=options.speaks_by_steps,
+            steps=self._steps,
         )
-        self._contexts: dict[int, Context] = {}
         self._replies: dict[int, Reply] = {}
         self._outbox: list[EngineEvent] = []
         self._work = Work(
@@ -164,17 +177,19 @@ class Engine:
         refusal = self._admission.refusal(scheduler.num_speaking(self._replies.values()))
         if refusal is not None:
             raise OverloadedError(refusal)
+        thinker_cache, talker_cache = self._caches()
         opened = Context(
             chat=self._chat,
             voice=voice_id(self._config, voice),
-            thinker_cache=self._cache(self._model.thinker),
-            talker_cache=self._cache(self._model.talker) if self._model.talker else None,
+            thinker_cache=thinker_cache,
+            talker_cache=talker_cache,
             max_tokens=self.max_context_tokens,
         )
         opened.replace_system(system_entry(self._chat, instructions, tools))
         self._contexts[context] = opened
         self._budget.use(context, opened)
-        self._budget.enforce(self._contexts, at_work=context)
+        self._budget.at_work = context
+        self._budget.enforce(self._contexts)
 
     def configure(
         self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
@@ -192,6 +207,7 @@ class Engine:
         for reply in self._replies_of(context):
             self._maker.end(found, reply, "cancelled")
             del self._replies[reply.id]
+        found.rest()
 
     # ------------------------------------------------------------------ appends
     def append_message(self, context: int, message: Message) -> None:
@@ -334,6 +350,13 @@ class Engine:
 
     def _replies_of(self, context: int) -> list[Reply]:
         return [reply for reply in self._replies.values() if reply.context == context]
+
+    def _caches(self) -> tuple[SequenceCache, SequenceCache | None]:
+        """A new context's: the thinker's and the talker's."""
+        if self._steps is not None:
+            return self._steps.caches()
+        talker = self._model.talker
+        return self._cache(self._model.thinker), None if talker is None else self._cache(talker)
 
     def _cache(self, stage: Thinker | Talker) -> KvCache:
         return KvCache(

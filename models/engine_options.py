@@ -17,16 +17,16 @@ class EngineOptions:
     `prefill_tokens`: most tokens of one prefill unit (others wait so long). `max_context_tokens`:
     of one context; None: the model's own limit. `max_cache_bytes`: of all contexts together; None:
     half of the memory that is free once the weights are in place. `windows`: attention windows of
-    the audio encoder while people speak. `speaks_by_steps`: speech frames by `models.stepping`, on
-    a GPU as graphs of fused kernels. `max_batch`: sessions whose tokens or frames are made at once,
-    1 to `MAX_BATCH`.
+    the audio encoder while people speak. `by_steps`: text tokens and speech frames by
+    `models.stepping`, with paged caches; on a GPU as graphs of fused kernels. `max_batch`: sessions
+    whose tokens or frames are made at once, 1 to `MAX_BATCH`.
     """
 
     prefill_tokens: int = 512
     max_context_tokens: int | None = None
     max_cache_bytes: int | None = None
     windows: WindowPolicy = field(default_factory=WindowPolicy)
-    speaks_by_steps: bool = False
+    by_steps: bool = False
     max_batch: int = MAX_BATCH
 
     def __post_init__(self) -> None:

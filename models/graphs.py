@@ -24,6 +24,11 @@ BUCKETS = (1, 2, 4, 8, 16, 32)
 Built = TypeVar("Built")
 
 
+def sizes_for(max_rows: int) -> tuple[int, ...]:
+    """The batch sizes that serve up to `max_rows` rows."""
+    return BUCKETS[: bisect_left(BUCKETS, max_rows) + 1]
+
+
 def plain(step: Step) -> Step:
     """No graph: the step runs as it is."""
     return step
@@ -80,6 +85,11 @@ class Buckets(Generic[Built]):
     def largest(self) -> int:
         """Rows that one step can take."""
         return self._sizes[-1]
+
+    def build_all(self) -> None:
+        """Build the steps of all sizes; the largest first, as its temporary memory serves all."""
+        for size in reversed(self._sizes):
+            self.of(size)
 
     def of(self, num_rows: int) -> Built:
         """The step of the least size that takes `num_rows`."""

@@ -152,6 +152,13 @@ class TokenLog:
         """All token ids."""
         return [token for placed in self._placed for token in placed.piece.ids]
 
+    def text_at(self, index: int) -> tuple[int, float]:
+        """A text token and its position, the same in all rows."""
+        placed = self._from(index)[0]
+        assert placed.piece.kind == "text", placed.piece.kind
+        inside = index - placed.start
+        return placed.piece.ids[inside], float(placed.piece.positions[0, inside]) + placed.base
+
     def batch(self, start: int, max_tokens: int, device: torch.device) -> PrefillBatch:
         """At most `max_tokens` tokens from index `start` on, ready for one prefill call."""
         parts: list[tuple[Piece, float, float]] = []

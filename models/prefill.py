@@ -18,6 +18,8 @@ from models.decoder import Deepstack
 from models.pieces import PrefillBatch
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.thinker import Thinker
+from models.stepping.pages import PagedCache
+from models.stepping.text_step import TextRow, TextStep
 
 
 def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
@@ -53,6 +55,23 @@ def step_rows(model: Qwen3Omni, contexts: Sequence[Context]) -> None:
     )
     for context, row in zip(contexts, hidden, strict=True):
         context.last_hidden = row
+
+
+def step_text(step: TextStep, contexts: Sequence[Context]) -> Tensor:
+    """`step_rows` on the device, room being made before: the scores of what comes next, [B, vocab]
+    until the next step, in place of each `last_hidden`.
+    """
+    rows = []
+    for context in contexts:
+        cache = context.thinker_cache
+        assert isinstance(cache, PagedCache)
+        token, position = context.log.text_at(cache.length)
+        rows.append(TextRow(row=cache.row, token=token, length=cache.length, position=position))
+    scores = step(rows)
+    for context in contexts:
+        context.thinker_cache.advance(1)
+        context.last_hidden = None
+    return scores
 
 
 def _feed(model: Qwen3Omni, context: Context, max_tokens: int) -> Tensor:

@@ -23,21 +23,20 @@ from models.stepping.stepped_voice import SteppedVoices
 
 
 class ReplyParts:
-    """See the module's docstring. `by_steps`: voices by `models.stepping`."""
+    """See the module's docstring. `stepped`: makes the voices, where speech goes by steps."""
 
     def __init__(
         self,
         model: Qwen3Omni,
         chat: ChatFormat,
         generation: GenerationSettings,
-        *,
-        by_steps: bool = False,
+        stepped: SteppedVoices | None = None,
     ) -> None:
         self._model = model
         self._chat = chat
         self._generation = generation
         self._special: SpecialText | None = None
-        self.stepped = SteppedVoices(model) if by_steps and model.talker is not None else None
+        self._stepped = stepped
 
     def most_tokens(self, options: ReplyOptions, script_ids: list[int] | None) -> int:
         """How long a reply's text may become; a script is never cut."""
@@ -68,7 +67,7 @@ class ReplyParts:
         assert talker is not None
         assert context.voice is not None
         settings = self._generation
-        make = Voice if self.stepped is None else self.stepped.voice
+        make = Voice if self._stepped is None else self._stepped.voice
         return make(
             model=self._model,
             cache=cache,

@@ -31,12 +31,13 @@ from models.entries import ReplyEntry
 from models.errors import ModelError, ResourceError
 from models.generation import GenerationSettings
 from models.layout import Layout
-from models.prefill import prefill, step_rows
+from models.prefill import prefill, step_rows, step_text
 from models.qwen3_omni.model import Qwen3Omni
 from models.reply import Pace, Reply
 from models.reply_parts import ReplyParts
 from models.sampling import NEGATIVE_INFINITY
 from models.screened_head import ScreenedHead
+from models.stepping.engine_steps import EngineSteps
 from models.stops import StopSearch
 from models.tool_calls import CallSplitter
 
@@ -71,7 +72,7 @@ class ReplyMaker:
         clock: Callable[[], float],
         emit: Callable[[EngineEvent], None],
         admission: Admission,
-        by_steps: bool = False,
+        steps: EngineSteps | None = None,
     ) -> None:
         self._model = model
         self._chat = chat
@@ -81,7 +82,8 @@ class ReplyMaker:
         self._admission = admission
         self._pace = Pace()
         self._screened_head = ScreenedHead.of(model.thinker.lm_head)
-        self.parts = ReplyParts(model, chat, generation, by_steps=by_steps)
+        self._text_step = None if steps is None else steps.text
+        self.parts = ReplyParts(model, chat, generation, None if steps is None else steps.voices)
 
     # ------------------------------------------------------------------ begin and end
     def begin(
@@ -217,16 +219,22 @@ class ReplyMaker:
         Returns:
             For each the scores of its next token, [vocab]; None where it is not sampled.
         """
-        sampled = [own for own in replies if self._is_sampled(own.reply)]
-        fed = [own.context for own in replies if own.reply.script_ids is None]
-        stepping = [context for context in fed if context.num_to_prefill == 1]
-        if len(stepping) > 1:
-            step_rows(self._model, stepping)
-        for context in fed:
+        fed = [own for own in replies if own.reply.script_ids is None]
+        stepping = [own for own in fed if own.context.num_to_prefill == 1]
+        scores: dict[int, Tensor] = {}
+        if stepping and self._text_step is not None:
+            rows = step_text(self._text_step, [own.context for own in stepping])
+            scores = {own.reply.id: row for own, row in zip(stepping, rows, strict=True)}
+        elif len(stepping) > 1:
+            step_rows(self._model, [own.context for own in stepping])
+        for context in (own.context for own in fed):
             if context.num_to_prefill:
                 prefill(self._model, context, max_tokens=context.num_to_prefill)
-        scores = iter(self._logits(sampled))
-        return [next(scores) if self._is_sampled(own.reply) else None for own in replies]
+        sampled = [own for own in replies if self._is_sampled(own.reply)]
+        others = [own for own in sampled if own.reply.id not in scores]
+        scores |= zip((own.reply.id for own in others), self._logits(others), strict=True)
+        wanted = {own.reply.id for own in sampled}
+        return [scores[own.reply.id] if own.reply.id in wanted else None for own in replies]
 
     def take_token(self, context: Context, reply: Reply, logits: Tensor | None) -> None:
         """Sample the next token of what `feed_tokens` made; of a script, take the next."""

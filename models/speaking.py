@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.cache import KvCache
+from models.cache import SequenceCache
 from models.qwen3_omni.code_predictor import CodecFrame
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import SpecialText, Talker
@@ -37,7 +37,7 @@ class Voice:
         self,
         *,
         model: Qwen3Omni,
-        cache: KvCache,
+        cache: SequenceCache,
         position: float,
         speaker: int,
         special: SpecialText,

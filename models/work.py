@@ -94,6 +94,7 @@ class Work:
 
     def do(self, unit: Unit) -> None:
         """Do a unit, and what others have to do of its kind where that is done together."""
+        self._budget.at_work = unit.context
         self._num_reply_units = 0 if unit.reply is None else self._num_reply_units + 1
         if unit.reply is None:
             self._next_context = unit.context + 1
@@ -113,7 +114,7 @@ class Work:
             context.place()
         else:
             self._prefill(context)
-            self._budget.enforce(self._contexts, at_work=unit.context)
+            self._budget.enforce(self._contexts)
 
     def _prefill(self, context: Context) -> None:
         """As much as nobody runs dry over."""

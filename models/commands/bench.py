@@ -79,7 +79,8 @@ class Bench:
         seconds: float,
         window_s: int | None = None,
         has_camera: bool = False,
-        speaks_by_steps: bool = False,
+        by_steps: bool = False,
+        max_context_tokens: int | None = None,
     ) -> None:
         self.model = model
         self.config = config
@@ -88,7 +89,9 @@ class Bench:
         self.num_tokens = self.num_frames + 1
         endless = replace(generation.thinker, eos_ids=frozenset())
         talker = replace(generation.talker, max_new_tokens=self.num_frames + 1)
-        self._options = EngineOptions(windows=_windows(window_s), speaks_by_steps=speaks_by_steps)
+        self._options = EngineOptions(
+            windows=_windows(window_s), by_steps=by_steps, max_context_tokens=max_context_tokens
+        )
         self._make_engine = partial(
             Engine,
             model=model,

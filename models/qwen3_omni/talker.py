@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.cache import KvCache
+from models.cache import DecoderCache
 from models.config import DecoderConfig, OmniConfig, TalkerConfig
 from models.decode_step import project
 from models.decoder import Decoder
@@ -170,7 +170,7 @@ class Talker(nn.Module):
         """
         return self.embed_code(codes) + (residuals + texts)
 
-    def forward(self, embeds: Tensor, position_ids: Tensor, cache: KvCache) -> Tensor:
+    def forward(self, embeds: Tensor, position_ids: Tensor, cache: DecoderCache) -> Tensor:
         """Append T positions to the sequence in `cache`: [T, H] -> [T, H] after the final norm.
 
         Args:
@@ -184,7 +184,9 @@ class Talker(nn.Module):
         hidden: Tensor = self.model(embeds, position_ids, cache).hidden_states
         return hidden
 
-    def step_rows(self, embeds: Tensor, position_ids: Tensor, caches: Sequence[KvCache]) -> Tensor:
+    def step_rows(
+        self, embeds: Tensor, position_ids: Tensor, caches: Sequence[DecoderCache]
+    ) -> Tensor:
         """Append one position to each of several sequences: [B, H] -> [B, H] after the final norm.
 
         Args:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.cache import KvCache
+from models.cache import DecoderCache
 from models.config import DecoderConfig, ThinkerConfig
 from models.decoder import Decoder, Deepstack
 from models.qwen3_omni.audio_encoder import AudioEncoder
@@ -72,7 +72,7 @@ class Thinker(nn.Module):
         self,
         embeds: Tensor,
         position_ids: Tensor,
-        cache: KvCache,
+        cache: DecoderCache,
         deepstack: Deepstack | None = None,
     ) -> ThinkerOutput:
         """Append T tokens to the sequence in `cache`.
@@ -91,7 +91,9 @@ class Thinker(nn.Module):
         )
         return ThinkerOutput(output.hidden_states, output.captured)
 
-    def step_rows(self, embeds: Tensor, position_ids: Tensor, caches: Sequence[KvCache]) -> Tensor:
+    def step_rows(
+        self, embeds: Tensor, position_ids: Tensor, caches: Sequence[DecoderCache]
+    ) -> Tensor:
         """Append one token to each of several sequences: [B, H] -> [B, H] after the final norm.
 
         Args:

@@ -1,11 +1,14 @@
 """Key/value caches of many sequences in pages of one pool.
 
 `PagedCache` has the interface of `models.cache.KvCache`, so prefill writes a sequence as ever; a
-step for many sequences reads the same pages through the sequences' tables. Page 0 belongs to
-nobody: unused table entries and the empty rows of a batch point there.
+step for many sequences reads the same pages through the table's rows. What a sequence holds is what
+its positions need, rounded up to a page. Page 0 and row 0 belong to nobody: unused entries of the
+table and the empty rows of a batch point there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,6 +25,8 @@ class PagePool:
 
     Attributes:
         keys, values: for each layer, [num_pages, num_kv_heads, page_size, head_dim].
+        page_bytes: memory of one page in all layers.
+        when_short: asked to have so many pages free when they are not; None: nobody is.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class PagePool:
         # Zeros, not whatever was there: masked positions are multiplied by 0, and 0 * NaN is NaN.
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
+        self.page_bytes = sum(part[0].nbytes for part in self.keys + self.values)
+        self.when_short: Callable[[int], object] | None = None
         self._free = list(range(num_pages - 1, 0, -1))
 
     @property
@@ -56,6 +63,8 @@ class PagePool:
         Raises:
             ResourceError: so many are not free; none was taken.
         """
+        if count > len(self._free) and self.when_short is not None:
+            self.when_short(count)
         if count > len(self._free):
             raise ResourceError(
                 f"the cache is full: {count} pages of {self.page_size} tokens are needed,"
@@ -68,20 +77,48 @@ class PagePool:
         self._free.extend(pages)
 
 
-class PagedCache:
-    """Keys and values of one sequence in a pool: a `DecoderCache` that can be cut back.
+class PageTable:
+    """Which pages each sequence holds, where steps read it.
 
-    Args:
-        table: [max_pages] int32 on the device, the sequence's page numbers; kept up to date here
-            and read by steps.
+    Attributes:
+        rows: [num_rows, max_pages] int32 on the device; row 0 is nobody's.
     """
 
-    def __init__(self, pool: PagePool, table: Tensor) -> None:
+    def __init__(self, pool: PagePool, *, num_rows: int, max_pages: int) -> None:
+        device = pool.keys[0].device
+        self.pool = pool
+        self.rows = torch.zeros(num_rows, max_pages, dtype=torch.int32, device=device)
+        self._free = list(range(num_rows - 1, 0, -1))
+
+    def take(self) -> int:
+        """A row for a sequence.
+
+        Raises:
+            ResourceError: all are taken.
+        """
+        if not self._free:
+            raise ResourceError(f"{len(self.rows) - 1} contexts hold caches, and no more can")
+        return self._free.pop()
+
+    def give_back(self, row: int) -> None:
+        """Let a row go."""
+        self._free.append(row)
+
+
+class PagedCache:
+    """Keys and values of one sequence in a pool: a `SequenceCache`.
+
+    Attributes:
+        row: the sequence's row of the table; 0 while it holds no page.
+        max_length: positions that may ever be held.
+    """
+
+    def __init__(self, table: PageTable) -> None:
         self.length = 0
-        self._pool = pool
-        self._table = table
+        self.row = 0
+        self._table, self._pool = table, table.pool
         self._pages: list[int] = []
-        self._table.zero_()
+        self.max_length = table.rows.shape[1] * self._pool.page_size
 
     @property
     def num_visible(self) -> int:
@@ -89,20 +126,21 @@ class PagedCache:
         return self.length
 
     @property
-    def max_length(self) -> int:
-        """Positions that may ever be held."""
-        return len(self._table) * self._pool.page_size
-
-    @property
     def capacity(self) -> int:
         """Positions that fit into the pages held now."""
         return len(self._pages) * self._pool.page_size
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the pages held now."""
+        return len(self._pages) * self._pool.page_bytes
 
     def reserve(self, num_tokens: int) -> None:
         """Take pages until `num_tokens` more fit.
 
         Raises:
-            ResourceError: the sequence would be too long, or no page is free; nothing was changed.
+            ResourceError: the sequence would be too long, or no page or no row is free; nothing
+                was changed.
         """
         needed = self.length + num_tokens
         if needed > self.max_length:
@@ -110,11 +148,19 @@ class PagedCache:
                 f"the context is full: {needed} tokens are needed, {self.max_length} fit"
             )
         missing = -(-needed // self._pool.page_size) - len(self._pages)
-        if missing > 0:
-            first = len(self._pages)
-            self._pages += self._pool.take(missing)
-            new = torch.tensor(self._pages[first:], dtype=torch.int32)
-            self._table[first : len(self._pages)] = new.to(self._table.device)
+        if missing <= 0:
+            return
+        taken = self._pool.take(missing)
+        if not self.row:
+            try:
+                self.row = self._table.take()
+            except ResourceError:
+                self._pool.give_back(taken)
+                raise
+        entries = slice(len(self._pages), len(self._pages) + missing)
+        new = torch.tensor(taken, dtype=torch.int32)
+        self._table.rows[self.row, entries] = new.to(self._table.rows.device)
+        self._pages += taken
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> KeysValues:
         """Write [T, num_kv_heads, head_dim]; returns copies, [num_kv_heads, length + T, head_dim].
@@ -122,10 +168,11 @@ class PagedCache:
         For prefill: a step for many sequences reads the pages where they lie.
         """
         stop = self.length + keys.shape[0]
+        table = self._table.rows[self.row]
         places = torch.arange(self.length, stop, device=keys.device)
-        page = self._table.index_select(0, places // self._pool.page_size).long()
+        page = table.index_select(0, places // self._pool.page_size).long()
         offset = places % self._pool.page_size
-        held = self._table[: -(-stop // self._pool.page_size)].long()
+        held = table[: -(-stop // self._pool.page_size)].long()
         whole: list[Tensor] = []
         for pages, new in zip(self._pool.layer(layer), (keys, values), strict=True):
             pages[page, :, offset] = new
@@ -143,6 +190,15 @@ class PagedCache:
             raise ValueError(f"can not cut a cache of {self.length} positions back to {length}")
         self.length = length
         kept = -(-length // self._pool.page_size)
+        if kept == len(self._pages):
+            return
         self._pool.give_back(self._pages[kept:])
-        self._table[kept : len(self._pages)] = 0
+        self._table.rows[self.row, kept : len(self._pages)] = 0
         del self._pages[kept:]
+        if not self._pages:
+            self._table.give_back(self.row)
+            self.row = 0
+
+    def release(self) -> None:
+        """Forget all positions and let the pages and the row go."""
+        self.truncate(0)

@@ -13,7 +13,7 @@ from models.kernels.sampling import Draws
 from models.qwen3_omni.talker import Talker
 from models.qwen3_omni.vocoder import Code2Wav
 from models.sampling import SamplingSettings
-from models.stepping.pages import PagePool
+from models.stepping.pages import PageTable
 from models.stepping.vocoder_step import VocoderSlots
 
 _OFF = SamplingSettings(do_sample=False)
@@ -23,7 +23,7 @@ class SpeechSlots:
     """See the module's docstring.
 
     Attributes:
-        pool: pages of the talker's caches. page_table: [S, max_pages] int32.
+        table: pages of the talker's caches. table_rows: [S] int64, each slot's row of it.
         lengths: [S] int32, positions in each cache. positions: [S] float32, of the next step.
         hidden: [S, H], the talker's output that the next frame is drawn from.
         codes: [S, num_code_groups] int64 and residual: [S, H], the last frame.
@@ -33,13 +33,13 @@ class SpeechSlots:
     """
 
     def __init__(
-        self, talker: Talker, vocoder: Code2Wav, *, num_slots: int, num_pages: int, max_pages: int
+        self, talker: Talker, vocoder: Code2Wav, table: PageTable, *, num_slots: int
     ) -> None:
         weight = talker.codec_head.weight
         config = talker.config
         device, dtype, size = weight.device, weight.dtype, weight.shape[1]
-        self.pool = PagePool(config.decoder, num_pages=num_pages, device=device, dtype=dtype)
-        self.page_table = torch.zeros(num_slots, max_pages, dtype=torch.int32, device=device)
+        self.table = table
+        self.table_rows = torch.zeros(num_slots, dtype=torch.int64, device=device)
         self.lengths = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self.positions = torch.zeros(num_slots, dtype=torch.float32, device=device)
         self.hidden = torch.zeros(num_slots, size, dtype=dtype, device=device)
@@ -66,6 +66,7 @@ class SpeechSlots:
         self,
         slot: int,
         *,
+        row: int,
         settings: tuple[SamplingSettings, SamplingSettings],
         seed: int,
         length: int,
@@ -75,9 +76,11 @@ class SpeechSlots:
         """Start a reply whose prefix of `length` positions is in its cache.
 
         Args:
+            row: of the table, its cache's.
             settings: of first codes and of residual codes.
             position: of the step after the prefix. hidden: [H], the talker's last output.
         """
+        self.table_rows[slot] = row
         self.lengths[slot] = length
         self.positions[slot] = position
         self.hidden[slot] = hidden

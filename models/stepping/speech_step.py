@@ -71,6 +71,12 @@ class SpeechStep:
         self._first = Buckets(lambda batch: self._build_speak(batch, is_first=True), sizes)
         self._next = Buckets(lambda batch: self._build_speak(batch, is_first=False), sizes)
 
+    def prepare(self) -> None:
+        """Build the steps of all sizes, before anybody waits for one."""
+        self._first.of(1)  # replies begin alone
+        self._advance.build_all()
+        self._next.build_all()
+
     def first(self, slots: Sequence[int]) -> Frames:
         """The first frames of replies just begun."""
         return self._first.of(len(slots))(slots)
@@ -120,9 +126,10 @@ class _Advance:
         residual = slots.residual.index_select(0, rows)
         inputs = talker.embed_code(codes) + (residual + self._texts)
         rotary = angles(talker.model, positions, inputs.dtype)
-        table = slots.page_table.index_select(0, rows)
+        pages = slots.table
+        table = pages.rows.index_select(0, slots.table_rows.index_select(0, rows))
         made = step_decoder(
-            talker.model, inputs, rotary, slots.pool, table, lengths, self._operations
+            talker.model, inputs, rotary, pages.pool, table, lengths, self._operations
         )
         slots.hidden.index_copy_(0, rows, talker.model.norm(made))
         # Nobody's stays 0: counted on, it would in time lie behind nobody's page, in another's.

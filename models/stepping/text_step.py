@@ -16,7 +16,7 @@ from models.graphs import BUCKETS, Buckets, Capture
 from models.qwen3_omni.thinker import Thinker
 from models.stepping.decoder_step import angles, final_projection, step_decoder
 from models.stepping.operations import Operations
-from models.stepping.pages import PagePool
+from models.stepping.pages import PageTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,31 +24,34 @@ class TextRow:
     """One reply's next step.
 
     Attributes:
-        slot: its row of the page table. token: the id to feed.
+        row: of the page table. token: the id to feed.
         length: positions in its cache, which must have room for one more. position: of the token.
     """
 
-    slot: int
+    row: int
     token: int
     length: int
     position: float
 
 
 class TextStep:
-    """Tokens for the sequences of a table, [num_slots, max_pages] int32; slot 0 is nobody's."""
+    """Tokens for the sequences of a table."""
 
     def __init__(
         self,
         thinker: Thinker,
-        pool: PagePool,
-        page_table: Tensor,
+        table: PageTable,
         operations: Operations,
         capture: Capture,
         sizes: Sequence[int] = BUCKETS,
     ) -> None:
-        self._thinker, self._pool, self._table = thinker, pool, page_table
+        self._thinker, self._table = thinker, table
         self._operations, self._capture = operations, capture
         self._steps = Buckets(self._build, sizes)
+
+    def prepare(self) -> None:
+        """Build the steps of all sizes, before anybody waits for one."""
+        self._steps.build_all()
 
     def __call__(self, rows: Sequence[TextRow]) -> Tensor:
         """[B, vocab] float32 on the device; the next step of this size writes over it.
@@ -58,9 +61,7 @@ class TextStep:
         return self._steps.of(len(rows))(rows)
 
     def _build(self, batch: int) -> _Token:
-        return _Token(
-            self._thinker, self._pool, self._table, self._operations, self._capture, batch
-        )
+        return _Token(self._thinker, self._table, self._operations, self._capture, batch)
 
 
 class _Token:
@@ -69,24 +70,23 @@ class _Token:
     def __init__(
         self,
         thinker: Thinker,
-        pool: PagePool,
-        page_table: Tensor,
+        table: PageTable,
         operations: Operations,
         capture: Capture,
         batch: int,
     ) -> None:
-        self._thinker, self._pool, self._table = thinker, pool, page_table
+        self._thinker, self._table = thinker, table
         self._operations = operations
-        device = page_table.device
-        # Slots, tokens, lengths and positions in one tensor: one copy to the device a step. Exact,
-        # as float64 holds them all.
+        device = table.rows.device
+        # Rows of the table, tokens, lengths and positions in one tensor: one copy to the device a
+        # step. Exact, as float64 holds them all.
         self._inputs = torch.zeros(4, batch, dtype=torch.float64, device=device)
         vocab = thinker.lm_head.weight.shape[0]
         self._logits = torch.zeros(batch, vocab, dtype=torch.float32, device=device)
         self._run = capture(self._step)
 
     def __call__(self, rows: Sequence[TextRow]) -> Tensor:
-        given = [(row.slot, row.token, row.length, row.position) for row in rows]
+        given = [(row.row, row.token, row.length, row.position) for row in rows]
         given += [(0, 0, 0, 0.0)] * (self._inputs.shape[1] - len(rows))
         self._inputs.copy_(torch.tensor(given, dtype=torch.float64).t())
         self._run()
@@ -94,15 +94,15 @@ class _Token:
 
     def _step(self) -> None:
         model = self._thinker.model
-        slots, tokens = self._inputs[0].long(), self._inputs[1].long()
+        table_rows, tokens = self._inputs[0].long(), self._inputs[1].long()
         lengths, positions = self._inputs[2].to(torch.int32), self._inputs[3].float()
         inputs = model.embed_tokens(tokens)
         made = step_decoder(
             model,
             inputs,
             angles(model, positions, inputs.dtype),
-            self._pool,
-            self._table.index_select(0, slots),
+            self._table.pool,
+            self._table.rows.index_select(0, table_rows),
             lengths,
             self._operations,
         )

@@ -56,11 +56,12 @@ def test_the_longest_unused_goes_first_and_only_as_many_as_must(
     rig.engine.append_message(1, user(Text(text="1000")))
     rig.drain()
     budget.max_bytes = 2 * each
-    assert budget.enforce(contexts, at_work=3) == [2]
+    budget.at_work = 3
+    assert budget.enforce(contexts) == [2]
     assert contexts[2].cache_bytes == 0
     assert not rig.engine.has_work
     budget.max_bytes = 1
-    assert budget.enforce(contexts, at_work=3) == [1]
+    assert budget.enforce(contexts) == [1]
     assert contexts[3].cache_bytes == each
 
 
@@ -70,4 +71,5 @@ def test_who_is_being_answered_keeps_its_caches(model: Qwen3Omni, oracle: Oracle
     rig.engine.respond(1, 1, GREEDY)
     rig.step()
     rig.engine._budget.max_bytes = 1
-    assert rig.engine._budget.enforce(rig.engine._contexts, at_work=99) == []
+    rig.engine._budget.at_work = None
+    assert rig.engine._budget.enforce(rig.engine._contexts) == []

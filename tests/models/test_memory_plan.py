@@ -24,6 +24,7 @@ from models.memory_plan import (
 )
 from models.placement import STAGES, ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
+from models.stepping.pages import PagePool, PageTable
 from models.stepping.speech_slots import SpeechSlots
 
 DATA = Path(__file__).parent / "data"
@@ -118,11 +119,12 @@ def test_the_plan_is_what_is_allocated(oracle: Oracle, ours: Qwen3Omni) -> None:
     cache = KvCache(decoder, capacity=tokens, device=CPU, dtype=torch.float32)
     assert cache.num_bytes == tokens * kv_bytes_per_token(decoder, torch.float32)
     assert plan["thinker"].caches == sessions * cache.num_bytes
+    assert oracle.config.talker is not None
     assert ours.talker is not None
     assert ours.code2wav is not None
-    slots = SpeechSlots(
-        ours.talker, ours.code2wav, num_slots=sessions, num_pages=1, max_pages=1
-    ).vocoder
+    pool = PagePool(oracle.config.talker.decoder, num_pages=1, device=CPU, dtype=torch.float32)
+    table = PageTable(pool, num_rows=1, max_pages=1)
+    slots = SpeechSlots(ours.talker, ours.code2wav, table, num_slots=sessions).vocoder
     rings = sum(part.nbytes for ring in slots.rings for part in ring)
     assert plan["code2wav"].caches == rings
     assert plan["code2wav"].state == sum(tail.nbytes for tail in slots.tails)

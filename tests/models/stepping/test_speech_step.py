@@ -20,7 +20,7 @@ from models.sampling import Sampler, SamplingSettings
 from models.speaking import Voice
 from models.stepping.decoder_step import angles, step_decoder
 from models.stepping.operations import FUSED, PLAIN, Operations
-from models.stepping.pages import PagedCache
+from models.stepping.pages import PagedCache, PagePool, PageTable
 from models.stepping.speech_slots import SpeechSlots
 from models.stepping.speech_step import SpeechStep
 from models.weights import load_model
@@ -40,9 +40,10 @@ class Rig:
         self.device = model.thinker.lm_head.weight.device
         self.special: SpecialText = model.talker.special_text(model.thinker.embed, [1, 2, 3])
         self.speaker = next(iter(model.talker.config.speaker_ids.values()))
-        self.slots = SpeechSlots(
-            model.talker, model.code2wav, num_slots=4, num_pages=16, max_pages=4
-        )
+        config, dtype = model.talker.config.decoder, model.thinker.lm_head.weight.dtype
+        pool = PagePool(config, num_pages=16, device=self.device, dtype=dtype)
+        table = PageTable(pool, num_rows=4, max_pages=4)
+        self.slots = SpeechSlots(model.talker, model.code2wav, table, num_slots=4)
 
     def read(self, token: int) -> Tensor:
         ids = torch.tensor([token], device=self.device)
@@ -72,13 +73,14 @@ class Rig:
     def begin(self, seed: int, token: int, settings: SamplingSettings) -> tuple[int, PagedCache]:
         slot = self.slots.take()
         assert slot is not None
-        cache = PagedCache(self.slots.pool, self.slots.page_table[slot])
+        cache = PagedCache(self.slots.table)
         self.listen(cache, seed)
         prefix = self.talker.reply_prefix(self.special, self.speaker, self.read(token))
         where = 60.0 + torch.arange(float(len(prefix)), device=self.device)
         hidden = self.talker(prefix, where, cache)[-1]
         self.slots.begin(
             slot,
+            row=cache.row,
             settings=(settings, settings),
             seed=seed,
             length=cache.length,
@@ -166,11 +168,11 @@ def test_a_talker_step_of_fused_kernels(rig: Rig) -> None:
     slots, talker = rig.slots, rig.talker
     (first, _), (second, _) = (rig.begin(seed, TEXTS[seed][0], GREEDY) for seed in (0, 1))
     rows = torch.tensor([first, second])
-    lengths, table = slots.lengths[rows], slots.page_table[rows]
+    lengths, table = slots.lengths[rows], slots.table.rows[slots.table_rows[rows]]
     inputs = torch.stack([rig.read(1001), rig.read(2001)])
     rotary = angles(talker.model, slots.positions[rows], inputs.dtype)
     plain_made, fused_made = (
-        step_decoder(talker.model, inputs, rotary, slots.pool, table, lengths, operations)
+        step_decoder(talker.model, inputs, rotary, slots.table.pool, table, lengths, operations)
         for operations in (PLAIN, FUSED)
     )
     torch.testing.assert_close(fused_made, plain_made, atol=1e-5, rtol=1e-4)

@@ -12,7 +12,6 @@ from models.content import ReplyOptions
 from models.encoding import WindowPolicy
 from models.qwen3_omni.model import Qwen3Omni
 from models.stepping import stepped_voice
-from models.stepping.stepped_voice import SteppedVoices
 
 
 @pytest.fixture(scope="module")
@@ -21,19 +20,26 @@ def model(oracle: Oracle) -> Qwen3Omni:
 
 
 def rig_of(model: Qwen3Omni, oracle: Oracle, *, by_steps: bool) -> Rig:
-    rig = Rig(model, oracle, frames=8, windows=WindowPolicy(), speaks_by_steps=by_steps)
+    rig = Rig(
+        model,
+        oracle,
+        frames=8,
+        windows=WindowPolicy(),
+        by_steps=by_steps,
+        max_context_tokens=256,
+    )
     return opened(rig)
 
 
-def voices_of(rig: Rig) -> SteppedVoices:
-    voices = rig.engine._maker.parts.stepped
-    assert voices is not None
-    return voices
+def free_pages(rig: Rig) -> list[int]:
+    """Of the thinker and of the talker."""
+    assert rig.engine._steps is not None
+    return [table.pool.num_free for table in rig.engine._steps.tables]
 
 
 def test_two_turns_equal_the_plain_engine(model: Qwen3Omni, oracle: Oracle) -> None:
     plain, stepped = (rig_of(model, oracle, by_steps=by_steps) for by_steps in (False, True))
-    free = voices_of(stepped).slots.pool.num_free
+    free = free_pages(stepped)
     for turn in (1, 2):
         for rig in (plain, stepped):
             rig.engine.append_message(1, user(QUESTION))
@@ -43,7 +49,9 @@ def test_two_turns_equal_the_plain_engine(model: Qwen3Omni, oracle: Oracle) -> N
         assert made.codes == expected.codes
         assert len(made.codes) > 2
         np.testing.assert_allclose(made.pcm, expected.pcm, atol=8)
-    assert voices_of(stepped).slots.pool.num_free == free
+    assert all(now < before for now, before in zip(free_pages(stepped), free, strict=True))
+    stepped.engine.close(1)
+    assert free_pages(stepped) == free
 
 
 def test_draws_follow_the_seed(model: Qwen3Omni, oracle: Oracle) -> None:
@@ -66,13 +74,15 @@ def test_without_a_free_slot_a_reply_speaks_plainly(
 
 def test_a_cancelled_reply_lets_its_slot_go(model: Qwen3Omni, oracle: Oracle) -> None:
     rig = rig_of(model, oracle, by_steps=True)
-    slots = voices_of(rig).slots
-    pages = slots.pool.num_free
+    assert rig.engine._steps is not None
+    assert rig.engine._steps.voices is not None
+    slots = rig.engine._steps.voices.slots
     rig.engine.append_message(1, user(QUESTION))
+    free = len(slots._free)
     rig.engine.respond(1, 1, GREEDY)
     while not rig.replies or not rig.replies[1].codes:
         rig.step()
-    assert slots.pool.num_free < pages
+    assert len(slots._free) < free
     rig.engine.cancel(1)
     rig.drain()
-    assert slots.pool.num_free == pages
+    assert len(slots._free) == free

@@ -6,15 +6,14 @@ import pytest
 import torch
 from oracle import Oracle
 from recorded import Recorder
-from torch import Tensor
 
 from models.cache import KvCache
 from models.errors import ResourceError
-from models.graphs import Buckets, pick_capture, plain
+from models.graphs import Buckets, pick_capture, plain, sizes_for
 from models.placement import ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
 from models.stepping.operations import PLAIN, pick_operations
-from models.stepping.pages import PagedCache, PagePool
+from models.stepping.pages import PagedCache, PagePool, PageTable
 from models.stepping.text_step import TextRow, TextStep
 from models.weights import load_model
 
@@ -23,10 +22,10 @@ PROMPTS = ([5, 6, 7, 8, 9], [100] * 15, [300, 301])
 ANSWERS = ([10, 11, 12], [20, 21, 22], [30, 31, 32])
 
 
-def pool_of(model: Qwen3Omni, num_pages: int = 12) -> tuple[PagePool, Tensor]:
+def table_of(model: Qwen3Omni, num_pages: int = 12, num_rows: int = 4) -> PageTable:
     config = model.thinker.model.config
     pool = PagePool(config, num_pages=num_pages, device=CPU, dtype=torch.float32, page_size=8)
-    return pool, torch.zeros(4, 3, dtype=torch.int32)
+    return PageTable(pool, num_rows=num_rows, max_pages=3)
 
 
 @pytest.mark.parametrize("experts", ["full", "int4"])
@@ -40,10 +39,10 @@ def test_logits_equal_the_plain_decoder(
             oracle.folder, oracle.config, device=CPU, dtype=torch.float32, experts=experts
         )
     thinker = model.thinker
-    pool, table = pool_of(model)
+    table = table_of(model)
     recorder = Recorder()
-    step = TextStep(thinker, pool, table, PLAIN, recorder, sizes=(4,))
-    paged = [PagedCache(pool, table[slot]) for slot in (1, 2, 3)]
+    step = TextStep(thinker, table, PLAIN, recorder, sizes=(4,))
+    paged = [PagedCache(table) for _ in PROMPTS]
     whole = [
         KvCache(thinker.model.config, capacity=32, device=CPU, dtype=torch.float32) for _ in paged
     ]
@@ -53,12 +52,12 @@ def test_logits_equal_the_plain_decoder(
     for place in range(3):
         rows = [
             TextRow(
-                slot=slot,
+                row=cache.row,
                 token=answer[place],
                 length=cache.length,
                 position=float(cache.length),
             )
-            for slot, answer, cache in zip((1, 2, 3), ANSWERS, paged, strict=True)
+            for answer, cache in zip(ANSWERS, paged, strict=True)
         ]
         for cache in paged:
             cache.reserve(1)
@@ -73,9 +72,10 @@ def test_logits_equal_the_plain_decoder(
 
 @torch.inference_mode()
 def test_a_paged_cache_cut_back_goes_on_as_if_never_longer(ours: Qwen3Omni) -> None:
-    pool, table = pool_of(ours)
+    table = table_of(ours)
+    pool = table.pool
     decoder, config = ours.thinker.model, ours.thinker.model.config
-    paged = PagedCache(pool, table[1])
+    paged = PagedCache(table)
     fresh = KvCache(config, capacity=32, device=CPU, dtype=torch.float32)
     tokens = torch.randn(20, config.hidden_size, generator=torch.Generator().manual_seed(0))
     where = torch.arange(20.0)
@@ -92,14 +92,21 @@ def test_a_paged_cache_cut_back_goes_on_as_if_never_longer(ours: Qwen3Omni) -> N
 
 
 def test_full_pools_and_full_sequences_are_refused_whole(ours: Qwen3Omni) -> None:
-    pool, table = pool_of(ours, num_pages=4)
-    first, second = PagedCache(pool, table[1]), PagedCache(pool, table[2])
+    table = table_of(ours, num_pages=4, num_rows=2)
+    pool = table.pool
+    first, second = PagedCache(table), PagedCache(table)
     first.reserve(16)
     with pytest.raises(ResourceError, match="2 pages of 8 tokens are needed, 1 are free"):
         second.reserve(9)
     assert (pool.num_free, second.capacity) == (1, 0)
     with pytest.raises(ResourceError, match="25 tokens are needed, 24 fit"):
         first.reserve(25)
+    with pytest.raises(ResourceError, match="1 contexts hold caches"):
+        second.reserve(1)
+    assert pool.num_free == 1
+    first.release()
+    second.reserve(1)
+    assert (pool.num_free, second.row) == (2, 1)
 
 
 def test_choices_of_kernels_and_graphs() -> None:
@@ -119,3 +126,4 @@ def test_a_batch_takes_the_next_size() -> None:
     assert [buckets.of(count) for count in (3, 1, 4, 8)] == [4, 1, 4, 8]
     assert built == [4, 1, 8]
     assert buckets.largest == 8
+    assert [sizes_for(most) for most in (1, 3, 8)] == [(1,), (1, 2, 4), (1, 2, 4, 8)]

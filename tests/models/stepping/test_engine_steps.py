@@ -1,0 +1,112 @@
+"""An engine that works by steps: what it says is the plain engine's, all its steps are built before
+anybody waits for one, and its contexts share pages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from engine_rig import Rig, load_for_engine
+from oracle import Oracle
+from recorded import Recorder
+from test_engine import opened, same_reply, user
+
+from models import cache_budget
+from models.content import ReplyOptions, Text
+from models.encoding import WindowPolicy
+from models.graphs import Step
+from models.qwen3_omni.model import Qwen3Omni
+from models.stepping import engine_steps
+from models.stepping.engine_steps import EngineSteps
+from models.stepping.pages import PAGE_SIZE
+
+QUESTIONS = ("1000 1001", "7 8 9 10 11 12 13")
+LONG = " ".join(map(str, range(1000, 1000 + 3 * PAGE_SIZE)))
+
+
+@pytest.fixture(scope="module")
+def model(oracle: Oracle) -> Qwen3Omni:
+    return load_for_engine(oracle)
+
+
+def rig_of(model: Qwen3Omni, oracle: Oracle, *, by_steps: bool = True, **options: Any) -> Rig:
+    options = {"frames": 8, "max_context_tokens": 512, **options}
+    return Rig(model, oracle, windows=WindowPolicy(), by_steps=by_steps, **options)
+
+
+def steps_of(rig: Rig) -> EngineSteps:
+    assert rig.engine._steps is not None
+    return rig.engine._steps
+
+
+def test_two_sessions_by_recorded_steps_equal_the_plain_engine(
+    model: Qwen3Omni, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step does the same operations at every call, as a graph of it would; and none is built
+    in the middle of speech.
+    """
+    recorder, built = Recorder(), []
+
+    def capture(step: Step) -> Step:
+        built.append(step)
+        return recorder(step)
+
+    monkeypatch.setattr(engine_steps, "pick_capture", lambda device: capture)
+    plain, stepped = (
+        rig_of(model, oracle, by_steps=by, max_batch=2, frames=4) for by in (False, True)
+    )
+    assert len(built) == 2 + 1 + 2 + 2  # text; first frame; talker; frame: for 1 and 2 rows
+    for rig in (plain, stepped):
+        for key, question in enumerate(QUESTIONS):
+            opened(rig, key).engine.append_message(key, user(Text(text=question)))
+            rig.engine.respond(key, key, ReplyOptions(greedy=True, max_tokens=5))
+        rig.drain()
+    assert len(built) == 7
+    assert recorder.num_replays > 7
+    for key in (0, 1):
+        assert len(stepped.replies[key].codes) > 2
+        same_reply(stepped.replies[key], plain.replies[key])
+
+
+def test_a_context_holds_the_pages_that_its_tokens_need(model: Qwen3Omni, oracle: Oracle) -> None:
+    rig = opened(rig_of(model, oracle))
+    free = [table.pool.num_free for table in steps_of(rig).tables]
+    rig.engine.append_message(1, user(Text(text=LONG)))
+    rig.drain()
+    context = rig.engine._contexts[1]
+    lengths = (len(context.log), context.log.talker_length)
+    held = [
+        before - table.pool.num_free
+        for before, table in zip(free, steps_of(rig).tables, strict=True)
+    ]
+    assert held == [-(-length // PAGE_SIZE) for length in lengths]
+    assert context.cache_bytes == sum(
+        pages * table.pool.page_bytes
+        for pages, table in zip(held, steps_of(rig).tables, strict=True)
+    )
+    rig.engine.close(1)
+    assert [table.pool.num_free for table in steps_of(rig).tables] == free
+
+
+def test_pages_are_taken_from_the_ends_of_those_who_rest(
+    model: Qwen3Omni, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three sessions where two fit: each goes on as if there had been room."""
+    monkeypatch.setattr(cache_budget, "GIVEN_UP_TOKENS", PAGE_SIZE)
+    plain = rig_of(model, oracle, by_steps=False)
+    bytes_each = sum(table.pool.page_bytes for table in steps_of(rig_of(model, oracle)).tables)
+    stepped = rig_of(model, oracle, max_cache_bytes=9 * bytes_each)
+    for turn, text in ((0, LONG), (10, "1000 1001")):
+        for key in (1, 2, 3):
+            for rig in (plain, stepped):
+                if turn == 0:
+                    opened(rig, key)
+                rig.engine.append_message(key, user(Text(text=text)))
+                rig.ask(key, turn + key, ReplyOptions(greedy=True, max_tokens=4))
+            same_reply(stepped.replies[turn + key], plain.replies[turn + key])
+            if turn == 0 and key == 3:
+                first, second, _ = stepped.engine._contexts.values()
+                assert first.is_resting
+                assert not second.is_resting
+                assert first.thinker_cache.length == PAGE_SIZE
