@@ -56,7 +56,7 @@ class Reply:
 
     @property
     def frame_ms(self) -> float:
-        """Each frame after the first."""
+        """Each frame after the first, and the text token that comes with it."""
         return (self.total_ms - self.first_audio_ms) / max(1, len(self.codes) - 1)
 
     @property
@@ -147,7 +147,7 @@ class Bench:
             f"turn{turns}_over_turn1_tokens": round(last.tokens_left / first.tokens_left, 3),
             "reply_ms": round(reply.total_ms, 1),
             "reply_cpu_ms": round(reply.cpu_ms, 1),
-            "floor_reached": round(floor.frame_ms / reply.frame_ms, 4),
+            "floor_reached": round((floor.token_ms + floor.frame_ms) / reply.frame_ms, 4),
         }
         return {
             "machine": f"{platform.system()} {platform.machine()}, {self.engine.device}",
