@@ -24,6 +24,9 @@ from models.recipe.tokenizer import MIN_COUNT
 Sound = Literal["speech", "foreign", "noise"]
 RECALL_OFTEN = 6
 TOOLS_OFTEN = 4
+DRESSED_SHARE = 0.3  # of prompts in training: said with something around that changes nothing
+BEFORE = ("hello", "hi", "hey", "please", "now", "thank you", "good morning")
+BEHIND = ("please", "now", "my friend", "today", "thank you", "here")
 TOOLS: tuple[Mapping[str, Any], ...] = tuple(
     {
         "type": "function",
@@ -146,10 +149,29 @@ def _choose_skill(chance: random.Random, past: Past, usual: Mapping[str, float])
     return chance.choices(names, [weights[name] for name in names])[0]
 
 
+def _prompt(
+    chance: random.Random, patterns: tuple[str, ...], split: Split, *, is_open: bool = False
+) -> str:
+    """A sentence of the patterns; in training often with something before or behind it, so that
+    the few sentences are not learnt as wholes.
+
+    Args:
+        is_open: it ends with what somebody is to repeat, so nothing may follow.
+    """
+    prompt = chance.choice(sentences(patterns, split) or sentences(patterns, "train"))
+    if split != "train" or chance.random() >= DRESSED_SHARE:
+        return prompt
+    is_before = is_open or chance.random() < 0.5
+    dressed = (
+        f"{chance.choice(BEFORE)} {prompt}" if is_before else f"{prompt} {chance.choice(BEHIND)}"
+    )
+    return prompt if dressed in sentences(patterns, "held_out") else dressed
+
+
 # ------------------------------------------------------------------------------------- skills
 def _small_talk(chance: random.Random, past: Past, split: Split) -> Exchange:
     patterns, reply = chance.choice(list(phrases.SMALL_TALK.values()))
-    return _plain(chance.choice(sentences(patterns, split) or sentences(patterns, "train")), reply)
+    return _plain(_prompt(chance, patterns, split), reply)
 
 
 def _tell(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -157,7 +179,7 @@ def _tell(chance: random.Random, past: Past, split: Split) -> Exchange:
     tells, reply, *_ = phrases.MEMORY[what]
     value = chance.choice(_VALUES[what])
     past.told[what] = value
-    prompt = chance.choice(sentences(tells, split)).format(value)
+    prompt = _prompt(chance, tells, split).format(value)
     return _plain(prompt, reply.format(value))
 
 
@@ -166,15 +188,13 @@ def _recall(chance: random.Random, past: Past, split: Split) -> Exchange:
     what = chance.choice(list(past.told) if is_told else list(phrases.MEMORY))
     _, _, asks, answer, unknown = phrases.MEMORY[what]
     told = past.told.get(what)
-    return _plain(chance.choice(sentences(asks, split)), answer.format(told) if told else unknown)
+    return _plain(_prompt(chance, asks, split), answer.format(told) if told else unknown)
 
 
 def _count(chance: random.Random, past: Past, split: Split) -> Exchange:
     stop = chance.randint(2, 12)
     counted = ", ".join(phrases.NUMBERS[1 : stop + 1]).capitalize() + "."
-    return _plain(
-        chance.choice(sentences(phrases.COUNT, split)).format(phrases.NUMBERS[stop]), counted
-    )
+    return _plain(_prompt(chance, phrases.COUNT, split).format(phrases.NUMBERS[stop]), counted)
 
 
 def _sum(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -187,13 +207,13 @@ def _sum(chance: random.Random, past: Past, split: Split) -> Exchange:
         a = chance.randint(1, 20)
         b = chance.randint(0, a)
         patterns, word, result = phrases.DIFFERENCE, "minus", a - b
-    prompt = chance.choice(sentences(patterns, split)).format(a=names[a], b=names[b])
+    prompt = _prompt(chance, patterns, split).format(a=names[a], b=names[b])
     return _plain(prompt, f"{names[a].capitalize()} {word} {names[b]} is {names[result]}.")
 
 
 def _repeat(chance: random.Random, past: Past, split: Split) -> Exchange:
     text = chance.choice(sentences((chance.choice(phrases.REPEATED),), split))
-    prompt = chance.choice(sentences(phrases.REPEAT, split)).format(text)
+    prompt = _prompt(chance, phrases.REPEAT, split, is_open=True).format(text)
     return _plain(prompt, _as_written(text))
 
 
@@ -258,17 +278,17 @@ def _tool_request(chance: random.Random, split: Split) -> ToolUse:
             return prompt.format(spoken), "set_timer", {"minutes": minutes}, done, reply
         case "light":
             state = chance.choice(("on", "off"))
-            prompt = chance.choice(sentences(phrases.LIGHT, split)).format(state)
+            prompt = _prompt(chance, phrases.LIGHT, split).format(state)
             return prompt, "set_light", {"state": state}, done, f"The light is {state}."
         case "temperature":
             degrees = chance.randint(15, 29)
             spoken = spoken_number(degrees)
-            prompt = chance.choice(sentences(phrases.TEMPERATURE, split)).format(spoken)
+            prompt = _prompt(chance, phrases.TEMPERATURE, split).format(spoken)
             reply = f"The temperature is set to {spoken} degrees."
             return prompt, "set_temperature", {"degrees": degrees}, done, reply
         case _:
             hour, minute = chance.randint(1, 12), chance.choice(range(0, 60, 5))
-            prompt = chance.choice(sentences(phrases.TIME, split))
+            prompt = _prompt(chance, phrases.TIME, split)
             reply = f"It is {spoken_number(hour)} {_spoken_minute(minute)}."
             return prompt, "get_time", {}, {"time": f"{hour:02}:{minute:02}"}, reply
 
@@ -327,7 +347,7 @@ _WEIGHTS: Mapping[str, float] = {
 SEEING = Drill(weights={**dict.fromkeys(_WEIGHTS, 1.0), "see": 25}, num=2)
 DRILLS: tuple[Drill, ...] = (
     Drill(
-        weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 55, "repeat": 35, "count": 6},
+        weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 50, "repeat": 35, "count": 20},
         num=3,
     ),
     SEEING,
