@@ -30,6 +30,7 @@ from models.weights import save_model
 
 DTYPE = torch.float16  # finer than bfloat16, and no weight comes near its limits
 MAX_NEW_TOKENS = 96
+TALKER_TEMPERATURE = 0.3
 MAX_BYTES = 40 * 10**6
 PIXELS = {"min_pixels": CAMERA_LIMITS.min_pixels, "max_pixels": CAMERA_LIMITS.max_pixels}
 SIZE = {"shortest_edge": CAMERA_LIMITS.min_pixels, "longest_edge": CAMERA_LIMITS.max_pixels}
@@ -82,9 +83,13 @@ def trained_model(work: Path, raw: Mapping[str, Any]) -> Qwen3Omni:
 
 
 def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
-    """The best token always: what is asked of this model has one answer."""
+    """The best token always: what is asked of this model has one answer. The voice is drawn, but
+    seldom far from the best: of "It is green." and the like, a recogniser heard 5 of 144 wrongly at
+    the published 0.9, 3 of 201 at 0.5 and 1 of 202 at 0.3.
+    """
     return {
         "do_sample": False,
+        "talker_temperature": TALKER_TEMPERATURE,
         "eos_token_id": [vocabulary.special_id("<|im_end|>")],
         "max_new_tokens": MAX_NEW_TOKENS,
         "pad_token_id": vocabulary.special_id("<|endoftext|>"),
