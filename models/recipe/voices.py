@@ -142,14 +142,19 @@ def _festival(text: str, voice: Voice, path: Path) -> None:
     _call(["text2wave", "-eval", program, "-o", str(path)], text)
 
 
-def _call(command: list[str], text: str = "") -> None:
+def _call(command: list[str], text: str = "", *, num_attempts: int = 2) -> None:
+    """Run a synthesizer. It may have been the machine that slept, so it has another attempt."""
     try:
         subprocess.run(
             command, input=text.encode(), capture_output=True, check=True, timeout=TIMEOUT_S
         )
+    except subprocess.TimeoutExpired as error:
+        if num_attempts == 1:
+            raise CheckpointError(f"{' '.join(command)}: {error}") from error
+        _call(command, text, num_attempts=num_attempts - 1)
     except FileNotFoundError:
         raise CheckpointError(f"{command[0]} is not installed") from None
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+    except subprocess.CalledProcessError as error:
         raise CheckpointError(f"{' '.join(command)}: {error}") from error
 
 

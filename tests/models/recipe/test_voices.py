@@ -46,6 +46,25 @@ def test_no_unseen_synthesizer_in_training() -> None:
     assert not seen & {voice.program for voice in UNSEEN}
 
 
+@pytest.mark.parametrize("num_slow", [1, 2])
+def test_a_synthesizer_that_hangs_is_tried_once_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_slow: int
+) -> None:
+    """As after a sleep of the machine; a second time it is an error, with the command in it."""
+    script, count = tmp_path / "flite", tmp_path / "count"
+    script.write_text(
+        f"#!/bin/sh\necho >> {count}\n[ $(wc -l < {count}) -gt {num_slow} ] || exec sleep 20\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(voices, "TIMEOUT_S", 0.3)
+    if num_slow == 1:
+        voices._call([str(script)])
+    else:
+        with pytest.raises(CheckpointError, match=r"flite.*timed out"):
+            voices._call([str(script)])
+    assert len(count.read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 30.0])
 def test_noise_is_so_loud(snr_db: float) -> None:
     noise = acoustics.noisy(tone(), random.Random(0), snr_db) - tone()
