@@ -9,6 +9,7 @@ cache), `Frames` (scratch sequences of equal length that begin and end together)
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +20,10 @@ from torch.nn import functional as F
 
 from models.cache import DecoderCache
 from models.config import DecoderConfig
+from models.threads import side_by_side
 
 Array = NDArray[np.float32]
+MIN_SHARED_PRODUCTS = 10_000_000  # 0.2 ms of one core: many times what another's help costs
 
 
 class Attend(Protocol):
@@ -81,9 +84,7 @@ class Sequence(_ByTensors):
             bias = torch.zeros_like(self._mask, dtype=queries.dtype)
             bias.masked_fill_(self._mask.logical_not(), float("-inf"))
             self._bias = bias.repeat(num_groups, 1)  # [groups * T, P + T]
-        mixed = F.scaled_dot_product_attention(
-            grouped, all_keys[None], all_values[None], attn_mask=self._bias
-        )
+        mixed = _attend_biased(grouped, all_keys[None], all_values[None], self._bias)
         mixed = mixed.view(num_kv_heads, num_groups, num_tokens, head_dim)
         return mixed.permute(2, 0, 1, 3).reshape(num_tokens, -1)
 
@@ -188,6 +189,24 @@ class Frames(_ByTensors):
         mixed = np.matmul(scores, all_values[:, :, :stop])
         rows: Array = mixed.reshape(self._num_rows, -1)
         return rows
+
+
+def _attend_biased(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """[1, Hkv, N, D] over [1, Hkv, S, D]; a long past is read by two cores, each for half of N."""
+    half = len(bias) // 2
+    num_products = bias.numel() * keys.shape[1] * keys.shape[3]
+    is_short = keys.is_cuda or num_products < MIN_SHARED_PRODUCTS
+    if is_short or not torch.is_inference_mode_enabled():
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+
+    def mix(rows: slice) -> Tensor:
+        return F.scaled_dot_product_attention(
+            queries[:, :, rows], keys, values, attn_mask=bias[rows]
+        )
+
+    return torch.cat(
+        side_by_side(partial(mix, slice(half)), partial(mix, slice(half, None))), dim=2
+    )
 
 
 def _attend_one(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""On a CPU the next token is made beside the frame, on another core: the reply stays the same."""
+"""What two cores do at the same time comes out as by one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import threading
 from typing import Any
 
 import pytest
+import torch
 from engine_rig import load_for_engine
 from oracle import Oracle
 from test_batching import QUESTIONS, ask, rig_of
 from test_engine import same_reply
 
+from models import attention
 from models.content import EngineEvent
 from models.qwen3_omni.model import Qwen3Omni
 
@@ -73,3 +75,18 @@ def test_a_voice_that_fails_beside_its_text_is_the_replys_end(
     assert last == [end]
     assert rig.engine.log_ids(1)[: len(before)] == before
     assert rig.engine._contexts[1].thinker_cache.length <= len(rig.engine.log_ids(1))
+
+
+@torch.inference_mode()
+def test_a_long_past_is_read_by_two_cores_as_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    queries, keys, values = (
+        torch.randn(1, 2, size, 16, generator=generator) for size in (15, 70, 70)
+    )
+    bias = torch.zeros(15, 70).masked_fill_(torch.ones(15, 70).triu_(56).bool(), float("-inf"))
+    whole = attention._attend_biased(queries, keys, values, bias)
+    monkeypatch.setattr(attention, "MIN_SHARED_PRODUCTS", 1)
+    for cores in (1, 2):
+        monkeypatch.setattr("models.threads.num_cores", lambda cores=cores: cores)
+        halves = attention._attend_biased(queries, keys, values, bias)
+        torch.testing.assert_close(halves, whole, rtol=1e-5, atol=1e-6)
