@@ -1,8 +1,9 @@
 """Key/value caches of one sequence, written by index.
 
-`KvCache` keeps every position and can be cut back (rollback); `WindowKvCache` keeps what
-sliding-window attention can still see, and can be cloned (the state of a vocoder stream). Both hold
-one tensor per layer: a step that reads one stacked tensor is several times slower on a CPU.
+`KvCache` keeps every position and can be cut back (rollback), and its memory follows its length;
+`WindowKvCache` keeps what sliding-window attention can still see, and can be cloned (the state of a
+vocoder stream). Both hold one tensor per layer: a step that reads one stacked tensor is several
+times slower on a CPU.
 
 Use by `models.decoder`: `reserve` once per forward, `append` once per layer, `advance` at the end.
 A forward that fails before `advance` leaves the cache as it was.
@@ -15,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from models.cache_memory import cache_memory
 from models.config import DecoderConfig
 from models.errors import ContextFullError
 
@@ -59,11 +61,10 @@ class SequenceCache(DecoderCache, Protocol):
 
 
 class KvCache:
-    """Keys and values of all positions of one sequence.
+    """Keys and values of all positions of one sequence; holds memory for what is in it.
 
     Args:
         config: the decoder whose cache this is.
-        capacity: positions to allocate at once; doubled when they are full.
         max_length: positions that may ever be held; None: the decoder's `max_positions`.
     """
 
@@ -71,16 +72,14 @@ class KvCache:
         self,
         config: DecoderConfig,
         *,
-        capacity: int,
         device: torch.device,
         dtype: torch.dtype,
         max_length: int | None = None,
     ) -> None:
         self.max_length = config.max_positions if max_length is None else max_length
         self.length = 0
-        self._capacity = min(capacity, self.max_length)
-        self._keys = _allocate(config, self._capacity, device, dtype)
-        self._values = _allocate(config, self._capacity, device, dtype)
+        self._num_reserved = 0
+        self._memory = cache_memory(config, self.max_length, device, dtype)
 
     @property
     def num_visible(self) -> int:
@@ -88,41 +87,30 @@ class KvCache:
         return self.length
 
     @property
-    def capacity(self) -> int:
-        """Positions allocated now."""
-        return self._capacity
-
-    @property
     def num_bytes(self) -> int:
-        """Bytes allocated now."""
-        return _num_bytes(self._keys) + _num_bytes(self._values)
+        """Memory held now."""
+        return self._memory.num_bytes
 
     def reserve(self, num_tokens: int) -> None:
-        """Grow by doubling until `num_tokens` more fit.
+        """Make room for `num_tokens` more.
 
         Raises:
             ResourceError: the sequence would be longer than `max_length`; nothing was changed.
         """
         needed = self.length + num_tokens
-        if needed <= self._capacity:
-            return
         if needed > self.max_length:
             raise ContextFullError(
                 f"the context is full: {needed} tokens are needed, {self.max_length} fit"
             )
-        capacity = max(1, self._capacity)
-        while capacity < needed:
-            capacity *= 2
-        self._capacity = min(capacity, self.max_length)
-        self._keys = [self._grown(old) for old in self._keys]
-        self._values = [self._grown(old) for old in self._values]
+        if needed > self._num_reserved:
+            self._resize(needed)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> KeysValues:
         """Write [T, num_kv_heads, head_dim]; returns [num_kv_heads, length + T, head_dim] views."""
         start = self.length
         stop = start + keys.shape[0]
-        all_keys = self._keys[layer][:, :stop]
-        all_values = self._values[layer][:, :stop]
+        all_keys = self._memory.keys[layer][:, :stop]
+        all_values = self._memory.values[layer][:, :stop]
         all_keys[:, start:] = keys.transpose(0, 1)
         all_values[:, start:] = values.transpose(0, 1)
         return all_keys, all_values
@@ -132,21 +120,19 @@ class KvCache:
         self.length += num_tokens
 
     def truncate(self, length: int) -> None:
-        """Forget the positions from `length` on. The memory stays allocated."""
+        """Forget the positions from `length` on and give their memory back."""
         if not 0 <= length <= self.length:
             raise ValueError(f"can not cut a cache of {self.length} positions back to {length}")
         self.length = length
+        self._resize(length)
 
     def release(self) -> None:
         """Forget all positions and give the memory back; `reserve` takes it again."""
-        self.length = self._capacity = 0
-        self._keys = [keys.new_empty(keys.shape[0], 0, keys.shape[2]) for keys in self._keys]
-        self._values = [v.new_empty(v.shape[0], 0, v.shape[2]) for v in self._values]
+        self.truncate(0)
 
-    def _grown(self, old: Tensor) -> Tensor:
-        new = old.new_empty(old.shape[0], self._capacity, old.shape[2])
-        new[:, : self.length] = old[:, : self.length]
-        return new
+    def _resize(self, num_positions: int) -> None:
+        self._memory.resize(num_positions, kept=self.length)
+        self._num_reserved = num_positions
 
 
 class WindowKvCache:

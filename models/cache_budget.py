@@ -10,6 +10,7 @@ and the rest need not be made again. Each context for itself is bounded by the l
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from threading import Lock
 
 import torch
 
@@ -38,6 +39,7 @@ class CacheBudget:
             max_bytes = int(SHARE * min(describe_device(each).free_bytes for each in devices))
         self.max_bytes = max_bytes
         self.at_work: int | None = None
+        self._lock = Lock()  # tokens and frames, made at the same time, may both run short
         self._uses = 0
         self._last_use: dict[int, int] = {}
 
@@ -59,16 +61,17 @@ class CacheBudget:
         return self._free(contexts, lambda: pool.num_free >= count)
 
     def _free(self, contexts: Mapping[int, Context], is_enough: Callable[[], bool]) -> list[int]:
-        self._last_use = {key: use for key, use in self._last_use.items() if key in contexts}
         freed: list[int] = []
-        for key in sorted(contexts, key=lambda key: self._last_use.get(key, 0)):
-            context = contexts[key]
-            if key == self.at_work or context.active_reply is not None:
-                continue
-            while context.cache_bytes and not is_enough():
-                context.rest((context.thinker_cache.length - 1) % GIVEN_UP_TOKENS + 1)
-                if key not in freed:
-                    freed.append(key)
+        with self._lock:
+            self._last_use = {key: use for key, use in self._last_use.items() if key in contexts}
+            for key in sorted(contexts, key=lambda key: self._last_use.get(key, 0)):
+                context = contexts[key]
+                if key == self.at_work or context.active_reply is not None:
+                    continue
+                while context.cache_bytes and not is_enough():
+                    context.rest((context.thinker_cache.length - 1) % GIVEN_UP_TOKENS + 1)
+                    if key not in freed:
+                        freed.append(key)
         return freed
 
 

@@ -52,7 +52,6 @@ from models.work import Work
 
 Clock = Callable[[], float]
 Tools = Sequence[Mapping[str, Any]]
-INITIAL_CACHE_TOKENS = 1024
 
 
 class Engine:
@@ -188,8 +187,6 @@ class Engine:
         opened.replace_system(system_entry(self._chat, instructions, tools))
         self._contexts[context] = opened
         self._budget.use(context, opened)
-        self._budget.at_work = context
-        self._budget.enforce(self._contexts)
 
     def configure(
         self, context: int, *, instructions: str, voice: str | None, tools: Tools = ()
@@ -361,7 +358,6 @@ class Engine:
     def _cache(self, stage: Thinker | Talker) -> KvCache:
         return KvCache(
             stage.model.config,
-            capacity=INITIAL_CACHE_TOKENS,
             device=stage.device,
             dtype=self._dtype,
         )

@@ -217,7 +217,7 @@ def _positions(num_tokens: int) -> Tensor:
 
 
 def _cache(config: DecoderConfig) -> KvCache:
-    return KvCache(config, capacity=256, device=torch.device("cpu"), dtype=torch.float32)
+    return KvCache(config, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def total_bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -93,7 +93,7 @@ def test_one_that_can_not_go_on_ends_alone(model: Qwen3Omni, oracle: Oracle, par
     context = rig.engine._contexts[2]
     cache = context.thinker_cache if part == "thinker" else context.talker_cache
     assert cache is not None
-    cache.max_length = cache._capacity = cache.length
+    cache.max_length = cache.length
     rig.drain()
     end = rig.replies[2].end
     assert end is not None
@@ -139,7 +139,7 @@ def test_the_reserve_is_asked_before_anything_is_changed(model: Qwen3Omni, oracl
     voice = rig.engine._replies[1].voice
     assert cache is not None
     assert voice is not None
-    cache.max_length = cache._capacity = cache.length
+    cache.max_length = cache.length
     with pytest.raises(ContextFullError):
         voice.reserve()
 

@@ -64,7 +64,7 @@ def test_a_voice_that_fails_beside_its_text_is_the_replys_end(
         rig.step()
     cache = rig.engine._contexts[1].talker_cache
     assert cache is not None
-    cache.max_length = cache._capacity = cache.length
+    cache.max_length = cache.length
     last: list[EngineEvent] = []
     while rig.replies[1].end is None:
         last = rig.step()

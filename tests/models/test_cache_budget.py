@@ -52,17 +52,17 @@ def test_the_longest_unused_goes_first_and_only_as_many_as_must(
         opened(rig, context)
         rig.drain()
     contexts, budget = rig.engine._contexts, rig.engine._budget
-    each = contexts[1].cache_bytes
     rig.engine.append_message(1, user(Text(text="1000")))
     rig.drain()
-    budget.max_bytes = 2 * each
+    first, last = contexts[1].cache_bytes, contexts[3].cache_bytes
+    budget.max_bytes = first + last
     budget.at_work = 3
     assert budget.enforce(contexts) == [2]
     assert contexts[2].cache_bytes == 0
     assert not rig.engine.has_work
     budget.max_bytes = 1
     assert budget.enforce(contexts) == [1]
-    assert contexts[3].cache_bytes == each
+    assert contexts[3].cache_bytes == last
 
 
 def test_who_is_being_answered_keeps_its_caches(model: Qwen3Omni, oracle: Oracle) -> None:

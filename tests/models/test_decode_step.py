@@ -19,7 +19,7 @@ DENSE = replace(MROPE, moe=None, rope=RopeConfig(theta=1e4))
 
 def new_cache(config: DecoderConfig) -> KvCache | WindowKvCache:
     if config.sliding_window is None:
-        return KvCache(config, capacity=2, device=CPU, dtype=torch.float32)
+        return KvCache(config, device=CPU, dtype=torch.float32)
     return WindowKvCache(config, device=CPU, dtype=torch.float32)
 
 
@@ -109,8 +109,7 @@ def test_a_sequence_is_the_same_alone_and_among_others(
 def test_one_full_cache_leaves_all_as_they_were() -> None:
     made = decoder(DENSE)
     caches = [
-        KvCache(DENSE, capacity=2, device=CPU, dtype=torch.float32, max_length=length)
-        for length in (8, 0, 8)
+        KvCache(DENSE, device=CPU, dtype=torch.float32, max_length=length) for length in (8, 0, 8)
     ]
     rotary = made.rotary(torch.zeros(3), torch.float32)
     with pytest.raises(ContextFullError):

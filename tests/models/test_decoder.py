@@ -78,7 +78,7 @@ def part(deepstack: Deepstack, start: int, stop: int) -> Deepstack:
 
 
 def new_cache(config: DecoderConfig) -> KvCache:
-    return KvCache(config, capacity=2, device=CPU, dtype=torch.float32)
+    return KvCache(config, device=CPU, dtype=torch.float32)
 
 
 def run_in_parts(

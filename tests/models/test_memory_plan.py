@@ -116,7 +116,8 @@ def test_the_plan_is_what_is_allocated(oracle: Oracle, ours: Qwen3Omni) -> None:
     weights = sum(stage.weights for stage in plan.values())
     assert weights == sum(parameter.nbytes for parameter in ours.parameters())
     decoder = oracle.config.thinker.decoder
-    cache = KvCache(decoder, capacity=tokens, device=CPU, dtype=torch.float32)
+    cache = KvCache(decoder, device=CPU, dtype=torch.float32)
+    cache.reserve(tokens)
     assert cache.num_bytes == tokens * kv_bytes_per_token(decoder, torch.float32)
     assert plan["thinker"].caches == sessions * cache.num_bytes
     assert oracle.config.talker is not None

@@ -36,7 +36,7 @@ def hidden_and_logits(model: Qwen3Omni, *, at_once: int) -> tuple[Tensor, Tensor
     """Of made-up text, fed so many tokens at a time."""
     ids = torch.randint(1000, 9000, (NUM_TOKENS,), generator=torch.Generator().manual_seed(5))
     thinker = model.thinker
-    cache = KvCache(thinker.model.config, capacity=64, device=CPU, dtype=torch.float32)
+    cache = KvCache(thinker.model.config, device=CPU, dtype=torch.float32)
     made = [
         thinker(
             thinker.embed(ids[start : start + at_once]),

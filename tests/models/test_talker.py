@@ -94,7 +94,7 @@ def speak(ours: Qwen3Omni, reply: Reply) -> tuple[Tensor, list[list[int]]]:
     prefix = talker.reply_prefix(special, talker.speaker_id("Ethan"), text[0])
     embeds = torch.cat((user_part(ours, reply), prefix))
     tail = [*text[1:], special.end]
-    cache = KvCache(talker.config.decoder, capacity=8, device=CPU, dtype=torch.float32)
+    cache = KvCache(talker.config.decoder, device=CPU, dtype=torch.float32)
     first_codes, residuals = Sampler(GREEDY_CODES), Sampler(GREEDY)
     hidden = talker(embeds, reply.positions, cache)[-1]
     position, frames = reply.positions.max() + 1, []

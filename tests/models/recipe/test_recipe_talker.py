@@ -69,7 +69,7 @@ def test_the_past_is_what_the_user_said(learner: Learner) -> None:
 def test_first_codes_are_scored_as_step_by_step(talker: Talker, learner: Learner) -> None:
     build_constants(talker)
     one, before = reply(learner), past(learner)
-    cache = KvCache(talker.config.decoder, capacity=64, device=CPU, dtype=torch.float32)
+    cache = KvCache(talker.config.decoder, device=CPU, dtype=torch.float32)
     talker(talker.project_text(before.embeds), before.positions, cache)
     special = talker.special_text(learner.thinker.embed, learner.chat.assistant_header_ids())
     text = talker.project_text(learner.thinker.embed(torch.tensor(one.text_ids)))
@@ -125,7 +125,7 @@ def test_a_batch_is_each_sequence_alone(talker: Talker) -> None:
     inputs = torch.randn(3, NUM_QUANTIZERS, talker.config.predictor.hidden_size)
     together = run_batch(predictor.model, inputs).hidden
     for row, expected in zip(inputs, together, strict=True):
-        cache = KvCache(predictor.model.config, capacity=8, device=CPU, dtype=torch.float32)
+        cache = KvCache(predictor.model.config, device=CPU, dtype=torch.float32)
         alone = predictor.model(row, torch.arange(len(row)), cache).hidden_states
         assert torch.allclose(alone, expected, atol=1e-4)
 

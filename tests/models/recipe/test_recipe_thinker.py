@@ -123,7 +123,7 @@ def test_a_batch_is_what_the_engines_cache_gives(learner: Learner) -> None:
             embeds = embeds.index_copy(0, sheet.sight_at, rows.sights)
             assert rows.deepstack is not None
             deepstack = Deepstack(index=sheet.sight_at, features=rows.deepstack)
-        cache = KvCache(model.model.config, capacity=64, device=CPU, dtype=torch.float32)
+        cache = KvCache(model.model.config, device=CPU, dtype=torch.float32)
         alone = model(embeds, sheet.positions, cache, deepstack=deepstack).hidden
         assert torch.allclose(output.hidden[number, : len(sheet.ids)], alone, atol=1e-4)
 

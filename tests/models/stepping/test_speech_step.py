@@ -57,7 +57,7 @@ class Rig:
 
     def voice(self, seed: int) -> Voice:
         config = self.talker.config.decoder
-        cache = KvCache(config, capacity=128, device=CPU, dtype=torch.float32)
+        cache = KvCache(config, device=CPU, dtype=torch.float32)
         self.listen(cache, seed)
         return Voice(
             model=self.model,

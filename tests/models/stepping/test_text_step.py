@@ -43,9 +43,7 @@ def test_logits_equal_the_plain_decoder(
     recorder = Recorder()
     step = TextStep(thinker, table, PLAIN, recorder, sizes=(4,))
     paged = [PagedCache(table) for _ in PROMPTS]
-    whole = [
-        KvCache(thinker.model.config, capacity=32, device=CPU, dtype=torch.float32) for _ in paged
-    ]
+    whole = [KvCache(thinker.model.config, device=CPU, dtype=torch.float32) for _ in paged]
     for prompt, *caches in zip(PROMPTS, paged, whole, strict=True):
         for cache in caches:
             thinker(thinker.embed(torch.tensor(prompt)), torch.arange(float(len(prompt))), cache)
@@ -76,7 +74,7 @@ def test_a_paged_cache_cut_back_goes_on_as_if_never_longer(ours: Qwen3Omni) -> N
     pool = table.pool
     decoder, config = ours.thinker.model, ours.thinker.model.config
     paged = PagedCache(table)
-    fresh = KvCache(config, capacity=32, device=CPU, dtype=torch.float32)
+    fresh = KvCache(config, device=CPU, dtype=torch.float32)
     tokens = torch.randn(20, config.hidden_size, generator=torch.Generator().manual_seed(0))
     where = torch.arange(20.0)
     decoder(tokens[:17], where[:17], paged)
