@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.cache import KvCache
 from models.config import OmniConfig
 from models.kernels import (
     decode_attention,
@@ -22,10 +23,11 @@ from models.kernels import (
 )
 from models.packed_matrices import Float8Matrices, Int4Matrices, Int8Matrices, ScaledRows
 from models.sampling import SamplingSettings
+from models.stepping.pages import PAGE_SIZE, PagedCache, PagePool, PageTable
 
 BATCHES = (1, 8, 32)
 CONTEXT_TOKENS = 2048
-PAGE_SIZE = 64
+UNIT_TOKENS = 512
 REPEATS = 50
 COLD_BYTES = 256 * 2**20  # written between two runs: weights come from memory, not from a cache
 TOLERANCE = 3e-2
@@ -104,7 +106,36 @@ def _cases(config: OmniConfig, device: torch.device, batch: int) -> list[Case]:
         all_bytes = sum(part.nbytes for stack in stacks for part in stack.parameters())
         num_bytes = all_bytes * distinct // moe.num_experts
         made.append((name, *mix_packed, (rows, ids, weights, *stacks), num_bytes))
+    made.append(_paged_case(config, device, dtype))
     return [*made, _sampling_case(config, device, batch), _vocoder_case(config, device, batch)]
+
+
+def _paged_case(config: OmniConfig, device: torch.device, dtype: torch.dtype) -> Case:
+    """A prefill unit's keys and values of one layer behind a long context: into pages and gathered
+    in the place of the fused kernel, into a plain cache as its reference.
+    """
+    decoder = config.thinker.decoder
+    most = CONTEXT_TOKENS + UNIT_TOKENS
+    num_pages = most // PAGE_SIZE
+    pool = PagePool(decoder, num_pages=1 + num_pages, device=device, dtype=dtype)
+    paged = PagedCache(PageTable(pool, num_rows=2, max_pages=num_pages))
+    whole = KvCache(decoder, device=device, dtype=dtype, max_length=most)
+    shape = (CONTEXT_TOKENS, decoder.num_kv_heads, decoder.head_dim)
+    earlier = torch.ones(shape, device=device, dtype=dtype)
+    new = torch.randn(UNIT_TOKENS, *shape[1:], device=device).to(dtype)
+    for cache in (paged, whole):
+        cache.reserve(most)
+        cache.append(0, earlier, earlier)
+        cache.advance(CONTEXT_TOKENS)
+
+    def into_pages() -> Tensor:
+        return paged.append(0, new, new)[0]
+
+    def into_whole() -> Tensor:
+        return whole.append(0, new, new)[0]
+
+    num_bytes = 2 * 2 * most * earlier[0].nbytes
+    return "paged prefill", into_pages, into_whole, (), num_bytes
 
 
 def _packed(

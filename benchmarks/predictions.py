@@ -16,13 +16,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.cache_budget import GIVEN_UP_TOKENS
 from models.config import DecoderConfig, OmniConfig, VocoderConfig, parse_config
+from models.engine_options import DEFAULT_OPTIONS
+from models.stepping.pages import PAGE_SIZE
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "models" / "data" / "qwen3_omni_30b_config.json"
 H200_BYTES_PER_S = 4.8e12  # the data sheet's; a copy reaches about nine tenths of it
 LAUNCH_S = 1.5e-6  # assumed: a small kernel in a graph, end to end
 CONTEXT_TOKENS = 4096
+UNIT_TOKENS = DEFAULT_OPTIONS.prefill_tokens
 BATCHES = (1, 8, 32)
 BF16 = 2
 FLOAT32 = 4
@@ -175,7 +179,49 @@ def table(config: OmniConfig) -> str:
             lines += [_line(f"**{stage}**", "all", own)]
         frame = [kernel for kernel in kernels if kernel.stage != "thinker token"]
         lines += [_line("**speech frame**", "talker, predictor, vocoder", frame)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *cache_table(config)]) + "\n"
+
+
+def cache_table(config: OmniConfig) -> list[str]:
+    """What pages hold, and what they cost where a plain cache costs nothing: a prefill unit gathers
+    all earlier positions of its sequence into a copy, which is read and written once a layer.
+    """
+    assert config.talker is not None
+    lines = [
+        f"## Pages of {PAGE_SIZE} tokens",
+        "",
+        "| decoder | kB a token | MB a page | MB of 8192 tokens | most MB unused |"
+        f" gathered by a unit of {UNIT_TOKENS} behind {CONTEXT_TOKENS}, MB | floor µs |"
+        " launches | predicted µs |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, decoder in (("thinker", config.thinker.decoder), ("talker", config.talker.decoder)):
+        token = BF16 * 2 * decoder.num_layers * decoder.num_kv_heads * decoder.head_dim
+        gather = Kernel(
+            stage=name,
+            name="gather",
+            num_bytes=2 * (CONTEXT_TOKENS + UNIT_TOKENS) * token,
+            num_launches=10 * decoder.num_layers,
+        )
+        held = f"{token / 1e3:.1f} | {PAGE_SIZE * token / 1e6:.2f} | {8192 * token / 1e6:.1f}"
+        unused = (PAGE_SIZE - 1) * token / 1e6
+        lines.append(
+            f"| {name} | {held} | {unused:.2f} | {gather.num_bytes / 1e6:.1f}"
+            f" | {1e6 * gather.floor_s:.0f} | {gather.num_launches}"
+            f" | {1e6 * gather.predicted_s:.0f} |"
+        )
+    again = sum(
+        kernel.predicted_s
+        for kernel in _decoder("", config.thinker.decoder, GIVEN_UP_TOKENS, 1, 1)
+        if kernel.name != "attention"
+    )
+    lines += [
+        "",
+        f"{GIVEN_UP_TOKENS} tokens that were given up and are prefilled again read all weights"
+        f" once: {1e3 * again:.1f} ms. A step of the engine by pages is the tables above; by the"
+        " plain path it reads the same bytes, a session after the other.",
+    ]
+    return lines
 
 
 def _line(stage: str, name: str, kernels: list[Kernel]) -> str:

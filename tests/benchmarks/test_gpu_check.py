@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -18,6 +20,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(400)  # 20 s of work, of which a busy machine makes minutes
 def test_a_rehearsal_writes_every_part(tmp_path: Path) -> None:
     tiny = ("--size", "tiny", "--device", "cpu", "--no-tests")
     run("benchmarks.gpu_check", *tiny, "--out", str(tmp_path))

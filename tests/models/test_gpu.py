@@ -31,6 +31,7 @@ def reply(
     dtype: torch.dtype,
     *,
     experts: ExpertWeights = "full",
+    by_steps: bool = False,
     **places: str,
 ) -> Collected:
     model = load_model(
@@ -41,22 +42,24 @@ def reply(
         experts=experts,
         places={stage: torch.device(place) for stage, place in places.items()},
     )
-    rig = opened(Rig(model, oracle, frames=8, windows=WindowPolicy()))
+    rig = opened(Rig(model, oracle, frames=8, windows=WindowPolicy(), by_steps=by_steps))
     for message in MESSAGES:
         rig.engine.append_message(1, message)
     return rig.ask(1, 1, GREEDY)
 
 
-def test_float32_equals_the_cpu(oracle: Oracle) -> None:
-    on_gpu = reply(oracle, "cuda", torch.float32)
+@pytest.mark.parametrize("by_steps", [False, True], ids=["plain", "by steps"])
+def test_float32_equals_the_cpu(oracle: Oracle, by_steps: bool) -> None:
+    on_gpu = reply(oracle, "cuda", torch.float32, by_steps=by_steps)
     on_cpu = reply(oracle, "cpu", torch.float32)
     assert on_gpu.ids == on_cpu.ids
     assert on_gpu.codes == on_cpu.codes
     np.testing.assert_allclose(on_gpu.pcm, on_cpu.pcm, atol=40)
 
 
-def test_bfloat16_speaks(oracle: Oracle) -> None:
-    made = reply(oracle, "cuda", torch.bfloat16)
+@pytest.mark.parametrize("by_steps", [False, True], ids=["plain", "by steps"])
+def test_bfloat16_speaks(oracle: Oracle, by_steps: bool) -> None:
+    made = reply(oracle, "cuda", torch.bfloat16, by_steps=by_steps)
     assert len(made.ids) == 8
     assert 0.001 < np.abs(made.pcm / 32767).mean() < 0.9
 
