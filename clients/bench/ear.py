@@ -8,6 +8,7 @@ better than this at the same moments.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ PACKET_SAMPLES = 960
 REMEMBERED = 100  # packets, two seconds of them, whose lateness says how long to wait
 MARGIN_S = 0.005
 MAX_LATE_S = 0.5  # what is later has never come
+MAX_LOST = 10  # in a row
 BREAK_S = 0.06  # of silence inside sound: a listener notices
 
 
@@ -71,9 +73,11 @@ class Ear:
         num_missing = 0
         for packet in packets:
             num_missing += player.missing(packet)
+            if player.is_lost(packet):
+                num_missing += 1
+                continue
             starts_s = player.play(packet)
             if starts_s is None:
-                num_missing += 1
                 continue
             start = round((starts_s - from_s) * CLOCK_HZ)
             part = packet.pcm[max(0, -start) : max(0, len(pcm) - start)]
@@ -99,11 +103,13 @@ class _Player:
 
     def __init__(self) -> None:
         self.num_breaks = 0
-        self._offset_s: float | None = None
+        self._offset_s = -math.inf
+        self._free_s = -math.inf  # when all that was played is over
         self._transits_s: deque[float] = deque(maxlen=REMEMBERED)
         self._expected: int | None = None
         self._quiet_s = 0.0  # missing sound since the last packet that was heard
         self._was_loud = False
+        self._num_lost = 0
 
     def missing(self, packet: _Packet) -> int:
         """How many packets should have been between the last one and this."""
@@ -112,22 +118,37 @@ class _Player:
         self._quiet_s += max(0, gap) / CLOCK_HZ
         return max(0, gap) // PACKET_SAMPLES
 
+    def is_lost(self, packet: _Packet) -> bool:
+        """Whether it comes too late to be heard; after many of those the player begins anew."""
+        late_s = self._transit_s(packet) - self._offset_s
+        if not self._transits_s or late_s <= MAX_LATE_S or self._num_lost == MAX_LOST:
+            self._num_lost = 0
+            return False
+        self._num_lost += 1
+        self._quiet_s += len(packet.pcm) / CLOCK_HZ
+        return True
+
     def play(self, packet: _Packet) -> float | None:
-        """The moment at which it sounds; None: it came too late to be heard."""
-        transit_s = packet.at_s - packet.timestamp / CLOCK_HZ
-        wanted_s = max(self._transits_s, default=transit_s) + MARGIN_S
-        if self._offset_s is None or not self._was_loud:
-            self._offset_s = wanted_s
-        late_s = transit_s - self._offset_s
-        if late_s > MAX_LATE_S:
-            self._quiet_s += len(packet.pcm) / CLOCK_HZ
-            return None
+        """The moment at which it sounds; None: it is silence that is left out to catch up."""
+        transit_s = self._transit_s(packet)
         self._transits_s.append(transit_s)
-        if late_s > 0:
-            self._offset_s += late_s
-            self._quiet_s += late_s
+        offset_s = self._offset_s if self._was_loud else max(self._transits_s) + MARGIN_S
+        late_s = max(0.0, transit_s - offset_s)
+        starts_s = packet.timestamp / CLOCK_HZ + offset_s + late_s
         is_loud = not packet.is_silent
+        if starts_s < self._free_s - 1e-6:
+            if not is_loud:
+                self._was_loud = False
+                return None
+            starts_s = self._free_s
+        self._quiet_s += late_s
         if self._was_loud and is_loud and self._quiet_s >= BREAK_S:
             self.num_breaks += 1
         self._quiet_s, self._was_loud = 0.0, is_loud
-        return packet.timestamp / CLOCK_HZ + self._offset_s
+        self._offset_s = starts_s - packet.timestamp / CLOCK_HZ
+        self._free_s = starts_s + len(packet.pcm) / CLOCK_HZ
+        return starts_s
+
+    @staticmethod
+    def _transit_s(packet: _Packet) -> float:
+        return packet.at_s - packet.timestamp / CLOCK_HZ

@@ -23,7 +23,7 @@ from pipeline.bench.recording import Recording
 from pipeline.bench.user import User
 
 NETWORKS = "clean,loss 5 %,bursts"
-USERS, EXCHANGES = 2, 5
+USERS, EXCHANGES = 2, 4
 TRIES = 3
 MAX_LATE_S = 0.25  # of the microphone: what is later is no network's fault
 # The model that ships answers these at some length, where it understands them.
