@@ -8,6 +8,7 @@ that the characters take (`models.spoken_position`).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from models.chat import IncrementalDetokenizer
@@ -194,13 +195,23 @@ class Reply:
         return self.is_text_done and (self.is_voice_done or is_silent)
 
     # ------------------------------------------------------------------ what was heard
-    def spoken_chars(self, num_frames: int) -> int:
-        """Estimated characters of the text spoken by the end of a frame."""
+    def spoken_chars(self, num_samples: int) -> int:
+        """Estimated characters of the text that are over after so much of the speech."""
         self.spoken_text.grow(self.text)
-        effort = num_frames / self.pace.frames_per_char
-        if self.is_voice_done and self.is_script_done:
-            effort = self.spoken_text.effort * num_frames / max(1, len(self.frame_ends))
-        return self.spoken_text.chars_at(effort)
+        frames_per_char = self.pace.frames_per_char
+        if self.is_script_done:
+            own = len(self.frame_ends) / max(1.0, self.spoken_text.effort)
+            # a voice that is not done by now is slower than usual
+            frames_per_char = own if self.is_voice_done else max(own, frames_per_char)
+        return self.spoken_text.chars_at(self._frames_at(num_samples) / max(1e-6, frames_per_char))
+
+    def _frames_at(self, num_samples: int) -> float:
+        """Frames, and the part of one, in so much of the speech."""
+        num_whole = bisect_right(self.frame_ends, num_samples)
+        if num_whole == len(self.frame_ends):
+            return num_whole
+        begin = self.frame_ends[num_whole - 1] if num_whole else 0
+        return num_whole + (num_samples - begin) / (self.frame_ends[num_whole] - begin)
 
     def tokens_heard(self, num_samples: int) -> int:
         """How many tokens stay when `num_samples` of the speech were played: whole words only."""
@@ -208,8 +219,7 @@ class Reply:
             return 0
         if num_samples >= self.num_samples and self.is_finished:
             return len(self.text_ids)
-        num_frames = sum(1 for end in self.frame_ends if end <= num_samples)
-        spoken = self.spoken_chars(num_frames)
+        spoken = self.spoken_chars(num_samples) + 1  # whose sound has begun is heard
         kept = 0
         for count, end in enumerate(self.char_ends, start=1):
             if end > spoken:

@@ -349,7 +349,7 @@ class ReplyMaker:
                 response=reply.id,
                 codes=frame.codes,
                 pcm=samples,
-                spoken_chars=reply.spoken_chars(len(reply.frame_ends)),
+                spoken_chars=reply.spoken_chars(reply.num_samples),
             ),
         )
         is_quiet = bool(np.abs(samples).max() < NEAR_SILENCE * 32767)
