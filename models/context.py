@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.cache import SequenceCache
 from models.chat import ChatFormat
+from models.content import Pcm
 from models.entries import Entry, MessageEntry, Placement, ReplyEntry, SpeechEntry
 from models.errors import ContextFullError, ModelError, RequestError
 from models.layout import Layout
@@ -64,6 +65,7 @@ class Context:
         self.last_hidden: Tensor | None = None
         self.is_resting = False  # its caches were given up, and are not filled until it is used
         self.fault: ModelError | None = None  # why a message since the last reply was left out
+        self.question: tuple[int, Pcm] | None = None  # whose words are wanted
         self._num_placed = 0
         self._next = 0.0
         self._talker_next = 0.0

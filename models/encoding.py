@@ -205,7 +205,7 @@ class MessageEncoder:
 
     def _encode_clip(self, entry: MessageEntry, pcm: Pcm) -> None:
         layout, ids = entry.layout, self._ids
-        embeds = self.listen(self._log_mel.clip(pcm), len(pcm), ids.audio.n_window_infer)
+        embeds = self.hear(pcm)
         entry.pieces += [
             layout.text([ids.audio_start_id]),
             layout.audio(ids.audio_id, embeds),
@@ -336,6 +336,10 @@ class MessageEncoder:
         return patchify(pair, limits=self._frame_limits, size=size)
 
     # ------------------------------------------------------------------ encoders
+    def hear(self, pcm: Pcm) -> Tensor:
+        """Audio tokens [n, hidden] of a clip that is known whole."""
+        return self.listen(self._log_mel.clip(pcm), len(pcm), self._ids.audio.n_window_infer)
+
     def listen(self, mel: Tensor, num_samples: int, window_frames: int) -> Tensor:
         """Mel frames [bins, L] -> audio tokens [n, hidden]; no frames, no tokens."""
         if not mel.shape[1]:

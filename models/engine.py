@@ -48,10 +48,12 @@ from models.reply import Reply
 from models.replying import ReplyMaker
 from models.stepping.engine_steps import EngineSteps
 from models.voices import voice_id, voice_names
+from models.word_reading import reader_of
 from models.work import Work
 
 Clock = Callable[[], float]
 Tools = Sequence[Mapping[str, Any]]
+MIN_READ_SAMPLES = 800  # 50 ms
 
 
 class Engine:
@@ -101,9 +103,12 @@ class Engine:
         )
         self._replies: dict[int, Reply] = {}
         self._outbox: list[EngineEvent] = []
+        table = model.thinker.model.embed_tokens.weight
+        self._reader = reader_of(folder, table, blank=config.thinker.audio_id)
         self._work = Work(
             model=model,
             encoder=self._encoder,
+            reader=self._reader,
             maker=self._maker,
             budget=self._budget,
             contexts=self._contexts,
@@ -157,6 +162,11 @@ class Engine:
     def is_babbling(self) -> bool:
         """Whether the checkpoint is a random one (made by `omnid checkpoint tiny`)."""
         return self._config.is_babbling
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether `overhear` may be called: the checkpoint's audio encoder writes words."""
+        return self._reader is not None
 
     @property
     def max_context_tokens(self) -> int:
@@ -232,6 +242,16 @@ class Engine:
     def end_speech(self, context: int) -> None:
         """Close the open speech."""
         self._speech(context).is_closed = True
+
+    def overhear(self, context: int, query: int, pcm: Pcm) -> None:
+        """Ask for the words of a clip, which becomes no part of the log: a `ReadingEvent` follows,
+        unless another question comes first.
+        """
+        if self._reader is None:
+            raise RequestError("this checkpoint's audio encoder writes no words")
+        if len(checked_pcm(pcm)) < MIN_READ_SAMPLES:
+            raise RequestError(f"there are no words in {len(pcm)} samples")
+        self._context(context).question = query, pcm
 
     def set_mark(self, context: int, mark: int) -> None:
         """Name the present end of the log of appends."""

@@ -18,7 +18,7 @@ from models.context import Context
 from models.deadlines import BatchPace
 from models.reply import Reply
 
-UnitKind = Literal["encode", "place", "prefill", "token", "frame"]
+UnitKind = Literal["read", "encode", "place", "prefill", "token", "frame"]
 SOON_S = 0.16  # with less speech left to play, a voice comes before everything but first sounds
 AHEAD_S = 2.0  # with more, it comes after everything
 # Units for replies in a row while somebody else's speech waits to be taken in: where no voice is
@@ -243,7 +243,11 @@ def _is_far_enough(reply: Reply) -> bool:
 
 
 def context_unit(key: int, context: Context, encoder: EncodingQueue) -> Unit | None:
-    """What a context waits for, in the order in which it must be done."""
+    """What a context waits for, in the order in which it must be done; first, what its owner asks:
+    whoever speaks waits for that.
+    """
+    if context.question is not None:
+        return Unit("read", key)
     if context.can_place:
         return Unit("place", key)
     if encoder.has_work(context):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models import scheduler
 from models.cache_budget import CacheBudget
-from models.content import EngineEvent, FaultEvent
+from models.content import EngineEvent, FaultEvent, ReadingEvent
 from models.context import Context
 from models.deadlines import BatchPace, PrefillPace
 from models.encoding import MessageEncoder
@@ -31,6 +31,7 @@ from models.reply import Reply
 from models.replying import Frame, OwnReply, ReplyMaker
 from models.scheduler import Unit
 from models.threads import num_cores
+from models.word_reading import WordReader
 
 Made = TypeVar("Made")
 
@@ -54,6 +55,7 @@ class Work:
         *,
         model: Qwen3Omni,
         encoder: MessageEncoder,
+        reader: WordReader | None,
         maker: ReplyMaker,
         budget: CacheBudget,
         contexts: Mapping[int, Context],
@@ -65,6 +67,7 @@ class Work:
     ) -> None:
         self._model = model
         self._encoder = encoder
+        self._reader = reader
         self._maker = maker
         self._budget = budget
         self._contexts = contexts
@@ -108,13 +111,22 @@ class Work:
     # ------------------------------------------------------------------ contexts
     def _listen(self, unit: Unit) -> None:
         context = self._contexts[unit.context]
-        if unit.kind == "encode":
+        if unit.kind == "read":
+            self._read(unit.context, context)
+        elif unit.kind == "encode":
             self._encoder.encode_next(context)
         elif unit.kind == "place":
             context.place()
         else:
             self._prefill(context)
             self._budget.enforce(self._contexts)
+
+    def _read(self, key: int, context: Context) -> None:
+        assert self._reader is not None
+        assert context.question is not None
+        (query, pcm), context.question = context.question, None
+        reading = self._reader.read(self._encoder.hear(pcm))
+        self._emit(ReadingEvent(context=key, query=query, reading=reading))
 
     def _prefill(self, context: Context) -> None:
         """As much as nobody runs dry over."""
@@ -227,6 +239,8 @@ class Work:
 
         No reply is made to a message that had to be left out: who waits for it fails, or the next.
         """
+        if unit.kind == "read":
+            return  # the question stays without an answer, the log is as it was
         context = self._contexts[unit.context]
         if unit.kind in ("encode", "place"):
             context.void_failed()

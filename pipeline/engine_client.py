@@ -31,13 +31,16 @@ from pipeline.messages import (
     Frame,
     HeardText,
     Message,
+    Overheard,
     Pcm,
+    Reading,
     ResponseEnded,
     ResponseEvent,
     ResponseOptions,
     TextDelta,
     ToolCallDelta,
 )
+from pipeline.questions import Questions
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +195,9 @@ class EngineClient:
                 self._end(answer)
             case HeardText():
                 self._answer_heard(answer)
+            case Overheard():
+                if context := self._contexts.get(answer.context):
+                    context.questions.answer(answer)
             case ContextFault():
                 self._take_fault(answer)
             case EngineReady():
@@ -258,6 +264,7 @@ class EngineContext:
     def __init__(self, client: EngineClient, context: int) -> None:
         self._client = client
         self.id = context
+        self.questions = Questions()
         self.fault: str | None = None  # the last one
         self.refusal: port.Refusal | None = None
 
@@ -283,6 +290,15 @@ class EngineContext:
 
     def append_frame(self, frame: Frame) -> None:
         self._send(port.AppendFrame(context=self.id, frame=frame))
+
+    def overhear(self, pcm: Pcm) -> asyncio.Future[Reading] | None:
+        """See the port."""
+        info = self._client.info
+        if info is None or not info.reads_words or not self.is_alive:
+            return None
+        query, answer = self.questions.ask()
+        self._client.send(port.Overhear(context=self.id, query=query, pcm=pcm))
+        return answer
 
     def end_speech(self) -> None:
         self._send(port.EndSpeech(context=self.id))

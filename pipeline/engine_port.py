@@ -10,6 +10,7 @@ tests.
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from pipeline.messages import (
     Frame,
     Message,
     Pcm,
+    Reading,
     Refusal,
     ResponseEvent,
     ResponseOptions,
@@ -80,6 +82,11 @@ class Context(Protocol):
     def append_frame(self, frame: Frame) -> None: ...
 
     def end_speech(self) -> None: ...
+
+    def overhear(self, pcm: Pcm) -> Future[Reading] | None:
+        """Ask for the words of sound that is not to be in the log; None where the engine reads
+        none. May stay without an answer: the next question cancels it, an engine may die.
+        """
 
     def mark(self) -> Mark: ...
 

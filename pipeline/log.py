@@ -11,13 +11,14 @@ speech are told to the next one.
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Callable
 
 from pipeline.engine_port import Context, Engine, Response
 from pipeline.errors import EngineLostError
 from pipeline.history import History, to_message
 from pipeline.items import Item
-from pipeline.messages import Message, Pcm, ResponseOptions, Rgb, Usage
+from pipeline.messages import Message, Pcm, Reading, ResponseOptions, Rgb, Usage
 from pipeline.overflow import ContextRoom
 from pipeline.session_config import SessionConfig
 from pipeline.speculation import OnRetracted, Speculation
@@ -215,6 +216,11 @@ class ConversationLog:
         assert self.speech is not None
         self._stream_speech()
         self.speech.append(pcm)
+
+    def overhear(self, pcm: Pcm) -> Future[Reading] | None:
+        """See `engine_port.Context.overhear`."""
+        context = self._living()
+        return None if context is None else context.overhear(pcm)
 
     def drop_speech(self) -> None:
         """The open speech shall never have been."""

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.reading import Overheard as Overheard
+from pipeline.reading import Reading as Reading
+
 ENGINE_INPUT_HZ = 16_000
 ENGINE_OUTPUT_HZ = 24_000
 
@@ -231,29 +234,24 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overhear:
+    """Read the words of a sound that does not become part of the log; see `Overheard`."""
+
+    context: int
+    query: int
+    pcm: Pcm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
     """Free a context and all that belongs to it."""
 
     context: int
 
 
-Call = (
-    Open
-    | Configure
-    | AppendMessage
-    | BeginSpeech
-    | AppendAudio
-    | AppendFrame
-    | EndSpeech
-    | SetMark
-    | Rollback
-    | Rebuild
-    | Respond
-    | Confirm
-    | Cancel
-    | Heard
-    | Close
-)
+LogCall = AppendMessage | BeginSpeech | AppendAudio | AppendFrame | EndSpeech | SetMark | Rollback
+ReplyCall = Respond | Confirm | Cancel | Heard
+Call = Open | Configure | LogCall | Rebuild | ReplyCall | Overhear | Close
 
 
 # ------------------------------------------------------------------------------- answers
@@ -371,6 +369,7 @@ class EngineReady:
     dtype: str
     is_babbling: bool
     max_context_tokens: int
+    reads_words: bool = False  # whether it answers `Overhear`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,13 +386,4 @@ class EngineFailed:
 
 
 ResponseEvent = TextDelta | AudioDelta | ToolCallDelta | ResponseEnded
-Answer = (
-    TextDelta
-    | AudioDelta
-    | ToolCallDelta
-    | ResponseEnded
-    | HeardText
-    | ContextFault
-    | EngineReady
-    | EngineFailed
-)
+Answer = ResponseEvent | HeardText | Overheard | ContextFault | EngineReady | EngineFailed

@@ -40,7 +40,6 @@ logger = logging.getLogger("pipeline.worker")  # also when run as __main__
 AnswerSink = Callable[[Answer], None]
 
 
-# ------------------------------------------------------------------------------- life of an engine
 def run(
     options: WorkerOptions,
     calls: CallQueue,
@@ -131,6 +130,7 @@ def _introduce(core: Engine, options: WorkerOptions) -> EngineReady:
         dtype=core.dtype,
         is_babbling=core.is_babbling,
         max_context_tokens=core.max_context_tokens,
+        reads_words=core.reads_words,
     )
 
 
@@ -150,8 +150,7 @@ class EngineLoop:
         self._answer = answer
         self._replies: dict[int, _Reply] = {}
         self._contexts: set[int] = set()
-        # Contexts that could not be opened or kept, and why, until their owner closes them.
-        self._lost: dict[int, ModelError] = {}
+        self._lost: dict[int, ModelError] = {}  # contexts, until their owner closes them
         self._stopped: list[int] = []
 
     def run(self, calls: CallQueue) -> None:
@@ -191,7 +190,6 @@ class EngineLoop:
         speaking = {reply.context for reply in self._replies.values() if not reply.is_ended}
         return max(speaking or self._contexts)
 
-    # ------------------------------------------------------------------ calls
     def _carry_out(self, call: Call) -> None:
         context = self._context_of(call)
         if isinstance(call, messages.Respond):
@@ -254,6 +252,8 @@ class EngineLoop:
                 text = core.heard(call.response, call.num_samples)
                 self._stopped.append(call.response)
                 self._answer(messages.HeardText(response=call.response, text=text))
+            case messages.Overhear():
+                core.overhear(call.context, call.query, call.pcm)
             case messages.Close():
                 core.close(call.context)
                 self._forget(call.context)
@@ -279,7 +279,6 @@ class EngineLoop:
                     can_retry = is_lost and error.refusal == "overloaded"
                     self._tell_fault(call.context, error, is_lost=can_retry)
 
-    # ------------------------------------------------------------------ ends
     def _lose(self, context: int, error: ModelError) -> None:
         """Free a context that can not go on, and tell its owner."""
         logger.error("context %d is lost: %s", context, error)
@@ -323,29 +322,24 @@ class EngineLoop:
             reply.is_ended = True
             self._answer(ended)
 
-    # ------------------------------------------------------------------ events
     def _report(self, event: content.EngineEvent) -> None:
         match event:
-            case content.TextEvent():
-                if event.text and self._is_heard_of(event.response):
-                    self._answer(messages.TextDelta(response=event.response, text=event.text))
-            case content.AudioEvent():
-                if self._is_heard_of(event.response):
-                    self._answer(_audio_delta(event))
-            case content.CallEvent():
-                if self._is_heard_of(event.response):
-                    self._answer(messages.ToolCallDelta(**asdict(event)))
+            case content.TextEvent(text=""):
+                pass
+            case content.TextEvent() | content.AudioEvent() | content.CallEvent():
+                reply = self._replies.get(event.response)
+                if reply is not None and not reply.is_ended:
+                    self._answer(_delta(event))
             case content.EndEvent():
                 self._tell_end(_response_ended(event))
+            case content.ReadingEvent(context=context, query=query):
+                reading = messages.Reading(**asdict(event.reading))
+                self._answer(messages.Overheard(context=context, query=query, reading=reading))
             case content.FaultEvent():
                 if event.context in self._contexts:
                     self._answer(ContextFault(context=event.context, error=event.error))
             case _:
                 assert_never(event)
-
-    def _is_heard_of(self, response: int) -> bool:
-        reply = self._replies.get(response)
-        return reply is not None and not reply.is_ended
 
 
 # ------------------------------------------------------------------------------- translation
@@ -375,9 +369,17 @@ def _preface(call: messages.Open | messages.Configure) -> dict[str, Any]:
     return {"instructions": call.instructions, "voice": call.voice, "tools": tools}
 
 
-def _audio_delta(event: content.AudioEvent) -> messages.AudioDelta:
-    pcm = np.ascontiguousarray(event.pcm, dtype=np.int16)
-    return messages.AudioDelta(response=event.response, pcm=pcm, spoken_chars=event.spoken_chars)
+def _delta(
+    event: content.TextEvent | content.AudioEvent | content.CallEvent,
+) -> messages.TextDelta | messages.AudioDelta | messages.ToolCallDelta:
+    match event:
+        case content.TextEvent():
+            return messages.TextDelta(response=event.response, text=event.text)
+        case content.AudioEvent(response=response, spoken_chars=chars):
+            pcm = np.ascontiguousarray(event.pcm, dtype=np.int16)
+            return messages.AudioDelta(response=response, pcm=pcm, spoken_chars=chars)
+        case content.CallEvent():
+            return messages.ToolCallDelta(**asdict(event))
 
 
 def _response_ended(event: content.EndEvent) -> messages.ResponseEnded:

@@ -22,11 +22,13 @@ from models.recipe.learner import work_vocabulary
 from models.recipe.run import load_average
 from models.recipe.sheets import CAMERA_LIMITS
 from models.recipe.sizes import embedded_config
+from models.recipe.spoken import spoken_words
 from models.recipe.thinker_stage import trained_learner
 from models.recipe.tokenizer import Vocabulary, write_tokenizer
 from models.recipe.warm_start import write_training
 from models.tiny_config import PREPROCESSOR
 from models.weights import save_model
+from models.word_reading import write_spoken_words
 
 DTYPE = torch.float16  # finer than bfloat16, and no weight comes near its limits
 MAX_NEW_TOKENS = 96
@@ -51,6 +53,7 @@ def export(work: Path, folder: Path) -> int:
         old.unlink()
     save_model(model, folder, dtype=DTYPE, max_shard_bytes=MAX_BYTES)
     write_tokenizer(folder, vocabulary)
+    write_spoken_words(folder, spoken_words(vocabulary))
     preprocessor = copy.deepcopy(dict(PREPROCESSOR)) | PIXELS | {"size": SIZE}
     _write_json(folder / "preprocessor_config.json", preprocessor)
     _write_json(folder / "video_preprocessor_config.json", {**PIXELS, "size": SIZE})

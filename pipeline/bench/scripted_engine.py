@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.bench.ear import Ear
 from pipeline.clock import Clock
 from pipeline.messages import (
     ENGINE_INPUT_HZ,
@@ -23,6 +24,7 @@ from pipeline.messages import (
     Message,
     Pcm,
     Pcm16,
+    Reading,
     Refusal,
     ResponseEnded,
     ResponseEvent,
@@ -211,6 +213,11 @@ class ScriptedContext:
     def end_speech(self) -> None:
         """See `engine_port.Context`."""
 
+    def overhear(self, pcm: Pcm) -> asyncio.Future[Reading] | None:
+        """See `engine_port.Context`. Heard at once, told after the engine's `reading_s`."""
+        ear = self.engine.ear
+        return None if ear is None else asyncio.ensure_future(self.engine.told(ear.read(pcm)))
+
     def mark(self) -> int:
         """See `engine_port.Context`."""
         return 0
@@ -235,13 +242,15 @@ class ScriptedContext:
 @dataclass(eq=False, kw_only=True)
 class ScriptedEngine:
     """See the module's docstring. `first_audio_s`: from `respond` to the first frame; `frame_s`:
-    between frames after it.
+    between frames after it. `ear`: what reads words, `reading_s` behind the question.
     """
 
     clock: Clock
     replies: tuple[Spoken, ...]
     first_audio_s: float
     frame_s: float
+    ear: Ear | None = None
+    reading_s: float = 0.0
     responses: list[ScriptedResponse] = field(default_factory=list)
 
     async def ready(self) -> EngineReady:
@@ -254,6 +263,11 @@ class ScriptedEngine:
             is_babbling=False,
             max_context_tokens=1,
         )
+
+    async def told(self, reading: Reading) -> Reading:
+        """What was read, when it is known."""
+        await self.clock.sleep_until(self.clock.now_s() + self.reading_s)
+        return reading
 
     def open(
         self, *, instructions: str, voice: str | None, tools: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import events
+from pipeline.bench.ear import Ear
 from pipeline.bench.recording import Recording
 from pipeline.bench.scripted_engine import ScriptedEngine, ScriptedResponse, Spoken
 from pipeline.bench.user import STEP_S, Said, User
@@ -58,20 +59,30 @@ class MediaClock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """How the agent is set up. `delay_s`: of the engine's first frame; `frame_s`: of each after."""
+    """How the agent is set up. `delay_s`: of the engine's first frame; `frame_s`: of each after.
+
+    `ear`: reads words for the judges; `reading_s`: how long it takes.
+    """
 
     detection: TurnDetection
     judges: Judges
     replies: tuple[Spoken, ...]
     delay_s: float
     frame_s: float
+    ear: Ear | None = None
+    reading_s: float = 0.06
 
 
 async def talk(setup: Setup, user: User) -> Recording:
     """Let them talk until the user has said all that it wanted."""
     clock, playout = MediaClock(), Playout()
     engine = ScriptedEngine(
-        clock=clock, replies=setup.replies, first_audio_s=setup.delay_s, frame_s=setup.frame_s
+        clock=clock,
+        replies=setup.replies,
+        first_audio_s=setup.delay_s,
+        frame_s=setup.frame_s,
+        ear=setup.ear,
+        reading_s=setup.reading_s,
     )
     told: list[tuple[float, events.SessionEvent]] = []
     conversation = Conversation(

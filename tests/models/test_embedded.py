@@ -49,6 +49,21 @@ def said(text: str) -> tuple[Part, ...]:
     return (Text(text=text),)
 
 
+def test_what_is_overheard_is_read_and_leaves_no_trace(engine: Engine) -> None:
+    engine.open(1, instructions="", voice=None)
+    try:
+        while engine.has_work:
+            engine.step()
+        before = engine.log_ids(1)
+        engine.overhear(1, 5, np.zeros(8_000, np.float32))
+        engine.overhear(1, 6, np.zeros(16_000, np.float32))  # takes the place of the first
+        found = [event for _ in range(9) for event in engine.step()]
+        assert [(event.query, event.reading.num_words) for event in found] == [(6, 0)]
+        assert engine.log_ids(1) == before
+    finally:
+        engine.close(1)
+
+
 def test_it_is_found_by_its_name_and_fits_into_the_package() -> None:
     folder = resolve_checkpoint(EMBEDDED)
     assert sum(path.stat().st_size for path in folder.glob("*.*")) < MAX_BYTES

@@ -30,6 +30,7 @@ class ScriptedContext:
     can_place: bool = False
     is_resting: bool = False
     active_reply: object | None = None
+    question: object | None = None
 
     def is_placed(self, entry: object) -> bool:
         return True
@@ -103,6 +104,17 @@ def chosen(
         now_s=now_s,
         num_reply_units=units,
     )
+
+
+@pytest.mark.parametrize(("left_s", "kind"), [(None, "frame"), (0.05, "frame"), (1.0, "read")])
+def test_what_is_asked_waits_for_speech_that_is_due_and_for_nothing_else(
+    left_s: float | None, kind: str
+) -> None:
+    reply, asked = ScriptedReply(1, left_s), ScriptedContext(num_to_prefill=9, question=(1, None))
+    contexts = {1: ScriptedContext(active_reply=reply), 2: asked}
+    unit = choose(contexts, [reply], Listening(asked), now_s=0.0)  # type: ignore[arg-type, list-item]
+    assert unit is not None
+    assert unit.kind == kind
 
 
 def test_the_voice_that_runs_dry_first_comes_first() -> None:

@@ -24,6 +24,7 @@ from pipeline.messages import (
     Message,
     Part,
     Pcm,
+    Reading,
     Refusal,
     ResponseEnded,
     ResponseEvent,
@@ -231,6 +232,8 @@ class FakeContext:
         self.refusal: Refusal | None = None
         self.is_closed = False
         self.calls: list[str] = []
+        self.reading: Reading | None = None  # of whatever is overheard; None: it reads no words
+        self.overheard: list[int] = []  # samples of each sound
         self.entries: list[Message | Speech | FakeResponse] = []
         self.active: FakeResponse | None = None
 
@@ -279,6 +282,15 @@ class FakeContext:
         if self._note("end_speech"):
             assert self.open_speech is not None
             self.open_speech.is_closed = True
+
+    def overhear(self, pcm: Pcm) -> asyncio.Future[Reading] | None:
+        """What the test has put in `reading`, at once; it is asked for what the sound says."""
+        self.overheard.append(len(pcm))
+        if self.reading is None:
+            return None
+        answer: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
+        answer.set_result(self.reading)
+        return answer
 
     def mark(self) -> tuple[int, int, int]:
         self._note("mark")

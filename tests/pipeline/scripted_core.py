@@ -45,6 +45,7 @@ class ScriptedCore:
     device = "script"
     dtype = "none"
     is_babbling = True
+    reads_words = True
     max_context_tokens = 1000
 
     def __init__(self) -> None:
@@ -99,6 +100,13 @@ class ScriptedCore:
 
     def append_frame(self, context: int, rgb: content.Rgb, *, time_s: float) -> None:
         self._context(context).log.append(f"frame{time_s:g}")
+
+    def overhear(self, context: int, query: int, pcm: content.Pcm) -> None:
+        """Reads as many words as there are samples."""
+        self._context(context)
+        values = dict.fromkeys(content.Reading.__dataclass_fields__, 0.0)
+        reading = content.Reading(**values | {"num_words": float(len(pcm))})
+        self.outbox.append(content.ReadingEvent(context=context, query=query, reading=reading))
 
     def end_speech(self, context: int) -> None:
         self._context(context).log.append("end")

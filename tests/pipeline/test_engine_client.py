@@ -99,6 +99,19 @@ async def converse(client: EngineClient) -> list[Any]:
     return [ready, repr(first), repr(spoken), heard, said(third), context.is_alive]
 
 
+async def test_words_are_read_where_an_engine_reads_them(client: EngineClient) -> None:
+    await client.ready()
+    context = client.open(instructions="", voice=None)
+    needless = context.overhear(np.zeros(4, np.float32))
+    answer = context.overhear(np.zeros(5, np.float32))
+    assert needless is not None
+    assert answer is not None
+    assert (await answer).num_words == 5
+    assert needless.cancelled()
+    context.close()
+    assert context.overhear(np.zeros(6, np.float32)) is None
+
+
 async def test_thread_and_process_answer_alike() -> None:
     found = {}
     for name, channel in CHANNELS.items():
