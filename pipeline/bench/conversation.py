@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bench import live_grid, report
+from pipeline.bench.ear import ear_of
 from pipeline.bench.endpoint_sweep import sweep
 from pipeline.bench.measure import Tally, measure
 from pipeline.bench.picture import draw
@@ -33,9 +34,12 @@ from pipeline.bench.user import User
 from pipeline.errors import PipelineError
 from pipeline.listening.judges import load_judges
 from pipeline.session_config import TurnDetection
-from pipeline.synthetic import voices
+from pipeline.synthetic import sentences, voices
+from pipeline.synthetic.sentences import Pool
 
 USERS, EXCHANGES = 16, 10
+WORDS = "judged by words"
+EAR = "embedded"  # the checkpoint that reads them
 FIXED = TurnDetection(silence_duration_ms=500)
 
 
@@ -50,6 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--engine-ms", type=float, default=150.0, help="first frame (default: %(default)g)")
     add("--frame-ms", type=float, default=30.0, help="each frame after (default: %(default)g)")
     add("--smart-turn", type=Path, metavar="ONNX", help="judge the end of turns by this network")
+    add(
+        "--words",
+        choices=("own", "model"),
+        default="own",
+        help="whose the sentences are: the "
+        "bench's, or in words that the embedded model knows (default: %(default)s)",
+    )
+    add("--reading-ms", type=float, default=60.0, help="of the engine's ear (default: %(default)g)")
+    add("--setup", action="append", metavar="NAME", help="only this; may be said again")
     add("--training-voices", action="store_true", help="the voices that the judges know")
     add("--sweep-turns", type=int, default=200, metavar="N", help="0: no sweep of endpointing")
     add("--picture", type=Path, metavar="FILE", help="draw the first conversation (matplotlib)")
@@ -84,17 +97,19 @@ def setups(eagerness: Any) -> dict[str, TurnDetection]:
         "silence 200": replace(FIXED, silence_duration_ms=200),
         "judged, no speculation": replace(judged, speculates=False),
         "judged": judged,
+        WORDS: judged,
     }
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    is_held_out = not args.training_voices
+    pool = _pool(args)
+    is_held_out = pool.is_held_out
     if missing := voices.missing_programs(is_held_out=is_held_out):
         raise voices.SynthesisError(f"not installed: {', '.join(missing)}")
     if args.live:
         return asyncio.run(live_grid.measure_live(args))
     args.users, args.exchanges = args.users or USERS, args.exchanges or EXCHANGES
-    compared = setups(args.eagerness)
+    compared = _compared(args)
     tallies = {name: Tally() for name in compared}
     for one_user in _all_users(args, range(args.seed, args.seed + args.users)):
         for name, tally in one_user.items():
@@ -107,12 +122,14 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
             load_judges(args.smart_turn).end_of_turn,
             num_turns=args.sweep_turns,
             seed=args.seed,
-            is_held_out=is_held_out,
+            pool=pool,
         )
     return {
         "users": args.users,
         "exchanges": args.exchanges,
         "seed": args.seed,
+        "words": args.words,
+        "reading_ms": args.reading_ms,
         "voices": "held out" if is_held_out else "training",
         "engine_ms": args.engine_ms,
         "frame_ms": args.frame_ms,
@@ -120,6 +137,21 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "setups": {name: report.figures(tally) for name, tally in tallies.items()},
         "endpointing": rows,
     }
+
+
+def _compared(args: argparse.Namespace) -> dict[str, TurnDetection]:
+    return {
+        name: detection
+        for name, detection in setups(args.eagerness).items()
+        if args.setup is None or name in args.setup
+    }
+
+
+def _pool(args: argparse.Namespace) -> Pool:
+    is_held_out = not args.training_voices
+    if args.words == "model":
+        return sentences.of_model(is_held_out=is_held_out)
+    return sentences.HELD_OUT if is_held_out else sentences.TRAINING
 
 
 def _all_users(args: argparse.Namespace, seeds: range) -> Iterator[dict[str, Tally]]:
@@ -134,7 +166,7 @@ def _all_users(args: argparse.Namespace, seeds: range) -> Iterator[dict[str, Tal
 def _one_user(args: argparse.Namespace, seed: int) -> dict[str, Tally]:
     """What a user found with each setup; all in one process, which keeps what was synthesised."""
     found: dict[str, Tally] = {}
-    for name in setups(args.eagerness):
+    for name in _compared(args):
         found[name] = Tally()
         measure(_talked(args, seed, name), found[name])
     return found
@@ -147,7 +179,8 @@ def _talked(args: argparse.Namespace, seed: int, name: str) -> Recording:
         replies=spoken_replies(),
         delay_s=args.engine_ms / 1000,
         frame_s=args.frame_ms / 1000,
+        ear=ear_of(EAR) if name == WORDS else None,
+        reading_s=args.reading_ms / 1000,
     )
-    is_held_out = not args.training_voices
-    user = User(seed=seed, num_exchanges=args.exchanges, is_held_out=is_held_out)
+    user = User(seed=seed, num_exchanges=args.exchanges, pool=_pool(args))
     return asyncio.run(talk(setup, user))

@@ -17,18 +17,17 @@ import numpy as np
 from pipeline.bench.user import PAUSE_S
 from pipeline.listening.end_of_turn import EndOfTurnJudge
 from pipeline.synthetic import examples
+from pipeline.synthetic.sentences import Pool
 
 NOTICED_S = 0.128
 BUDGETS_MS = (300, 600)
 NEVER = 2.0  # a probability that no judge is as sure of
 
 
-def sweep(
-    judge: EndOfTurnJudge, *, num_turns: int, seed: int, is_held_out: bool
-) -> list[dict[str, Any]]:
+def sweep(judge: EndOfTurnJudge, *, num_turns: int, seed: int, pool: Pool) -> list[dict[str, Any]]:
     """One row for each budget."""
     chance = random.Random(seed)
-    drawn = [examples.turn_example(chance, is_held_out=is_held_out) for _ in range(num_turns)]
+    drawn = [examples.turn_example(chance, pool=pool) for _ in range(num_turns)]
     scores = np.array([judge.probability(pcm) for pcm, _ in drawn])
     is_end = np.array([label == 1 for _, label in drawn])
     pauses_s = np.array([chance.uniform(*PAUSE_S) for _ in range(int((~is_end).sum()))])

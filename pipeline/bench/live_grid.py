@@ -21,6 +21,7 @@ from pipeline.bench.measure import Tally, measure
 from pipeline.bench.picture import draw
 from pipeline.bench.recording import Recording
 from pipeline.bench.user import User
+from pipeline.synthetic.sentences import HELD_OUT, TRAINING
 
 NETWORKS = "clean,loss 5 %,bursts"
 USERS, EXCHANGES = 2, 4
@@ -99,7 +100,7 @@ async def _call(line: Line, network: str, seed: int, args: argparse.Namespace) -
         user = User(
             seed=seed,
             num_exchanges=args.exchanges,
-            is_held_out=not args.training_voices,
+            pool=TRAINING if args.training_voices else HELD_OUT,
             questions=QUESTIONS,
         )
         try:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 from pipeline.synthetic import examples, sentences, sounds, voices
+from pipeline.synthetic.sentences import Pool
 from pipeline.synthetic.voices import Voice
 
 STEP_S = 0.02
@@ -50,7 +51,7 @@ class User:
 
     seed: int
     num_exchanges: int
-    is_held_out: bool
+    pool: Pool
     questions: tuple[str, ...] = ()
     said: list[Said] = field(default_factory=list)
     is_done: bool = False
@@ -63,7 +64,7 @@ class User:
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
-        self._voice = voices.draw(self._chance, is_held_out=self.is_held_out)
+        self._voice = voices.draw(self._chance, is_held_out=self.pool.is_held_out)
         self._level_db = self._chance.uniform(-30, -18)
         gain = 10 ** ((self._level_db - self._chance.uniform(30, 45)) / 20)
         self._floor = sounds.noise(4 * ENGINE_INPUT_HZ, self._chance) * np.float32(gain)
@@ -113,12 +114,12 @@ class User:
     def _sentence(self) -> str:
         if self.questions:
             return self._chance.choice(self.questions)
-        return sentences.draw(self._chance, is_held_out=self.is_held_out)
+        return sentences.draw(self._chance, self.pool)
 
     def _halves(self) -> tuple[Pcm, Pcm]:
         if self.questions:
             return examples.parted(self._chance, self._voice, self._sentence())
-        return examples.halves(self._chance, self._voice, is_held_out=self.is_held_out)
+        return examples.halves(self._chance, self._voice, pool=self.pool)
 
     def _sound(self, sort: Sort) -> Generator[Pcm, bool, None]:
         on_s, is_over = self._now_s, self._agent_speaks
@@ -133,11 +134,9 @@ class User:
             return sounds.at_level(sounds.clatter(chance), usual_db + chance.gauss(-4, 4))
         voice = self._voice
         if sort == "side_speech":
-            voice = voices.draw(chance, is_held_out=self.is_held_out)
+            voice = voices.draw(chance, is_held_out=self.pool.is_held_out)
         assert sort in ("interruption", "backchannel", "side_speech"), sort
-        return examples.interjection(
-            sort, chance, voice, usual_db=usual_db, is_held_out=self.is_held_out
-        )
+        return examples.interjection(sort, chance, voice, usual_db=usual_db, pool=self.pool)
 
     def _until_answered(self) -> Generator[Pcm, bool, None]:
         start_s = self._now_s

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.listening.interruption import KINDS, Kind
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 from pipeline.synthetic import sentences, sounds, voices
+from pipeline.synthetic.sentences import Pool
 from pipeline.synthetic.voices import Clip, Voice
 
 FADE_SAMPLES = ENGINE_INPUT_HZ * 3 // 100
@@ -28,12 +29,12 @@ WARP = 0.87, 1.15  # of voices while learning
 Labelled = tuple[Pcm, int]
 
 
-def complete(chance: random.Random, voice: Voice, *, is_held_out: bool = False) -> Pcm:
+def complete(chance: random.Random, voice: Voice, *, pool: Pool = sentences.TRAINING) -> Pcm:
     """A whole turn; now and then two sentences, or one behind a filled pause."""
     draw = chance.random()
-    said = voices.say(sentences.draw(chance, is_held_out=is_held_out), voice).pcm
+    said = voices.say(sentences.draw(chance, pool), voice).pcm
     if draw < 0.15:
-        before = voices.say(sentences.draw(chance, is_held_out=is_held_out), voice).pcm
+        before = voices.say(sentences.draw(chance, pool), voice).pcm
         return np.concatenate([before, silence(chance.uniform(150, 500)), said])
     if draw < 0.25:
         filler = voices.say(chance.choice(sentences.FILLERS), voice).pcm
@@ -41,9 +42,11 @@ def complete(chance: random.Random, voice: Voice, *, is_held_out: bool = False) 
     return said
 
 
-def halves(chance: random.Random, voice: Voice, *, is_held_out: bool = False) -> tuple[Pcm, Pcm]:
+def halves(
+    chance: random.Random, voice: Voice, *, pool: Pool = sentences.TRAINING
+) -> tuple[Pcm, Pcm]:
     """A turn in two parts: up to a pause inside it, and what follows."""
-    return parted(chance, voice, _long_text(chance, is_held_out=is_held_out))
+    return parted(chance, voice, _long_text(chance, pool))
 
 
 def learnt_turns(chance: random.Random) -> list[Labelled]:
@@ -51,7 +54,7 @@ def learnt_turns(chance: random.Random) -> list[Labelled]:
     where it is complete).
     """
     voice = voices.draw(chance)
-    text = _long_text(chance, is_held_out=False)
+    text = _long_text(chance, sentences.TRAINING)
     said = voices.say(text, voice)
     first, rest = parted(chance, voice, text)
     cut = _cut(chance, said)[0]
@@ -66,13 +69,12 @@ def interjection(
     voice: Voice,
     *,
     usual_db: float,
-    is_held_out: bool = False,
+    pool: Pool = sentences.TRAINING,
     warp: float = 1.0,
 ) -> Pcm:
     """A sound that a user makes, or that is made beside him, while a reply is heard. `warp`: see
     `sounds.warped`.
     """
-    pool = sentences.pool(is_held_out=is_held_out)
     match kind:
         case "interruption":
             said = voices.say(chance.choice(pool.interruptions), voice).pcm
@@ -97,12 +99,12 @@ def in_noise(pcm: Pcm, chance: random.Random, *, level_db: float) -> Pcm:
     return np.clip(pcm + room, -1, 1).astype(np.float32)
 
 
-def turn_example(chance: random.Random, *, is_held_out: bool) -> Labelled:
+def turn_example(chance: random.Random, *, pool: Pool) -> Labelled:
     """(a turn with the silence behind it, 1 where it is complete)."""
-    voice = voices.draw(chance, is_held_out=is_held_out)
+    voice = voices.draw(chance, is_held_out=pool.is_held_out)
     is_complete = chance.random() < 0.5
     make: Callable[..., Pcm] = complete if is_complete else _first_half
-    return heard_turn(make(chance, voice, is_held_out=is_held_out), chance), int(is_complete)
+    return heard_turn(make(chance, voice, pool=pool), chance), int(is_complete)
 
 
 def heard_turn(said: Pcm, chance: random.Random) -> Pcm:
@@ -116,22 +118,21 @@ def heard_turn(said: Pcm, chance: random.Random) -> Pcm:
 
 
 def sound_example(
-    chance: random.Random, *, is_held_out: bool, num_tellings: int = 1
+    chance: random.Random, *, pool: Pool, num_tellings: int = 1
 ) -> list[tuple[Pcm, float, int]]:
     """(a sound that began 130 to 680 ms ago, the user's usual level, its index in `KINDS`): one
     utterance, told at different times by throats of different sizes (held-out ones: of one).
     """
-    voice = voices.draw(chance, is_held_out=is_held_out)
+    voice = voices.draw(chance, is_held_out=pool.is_held_out)
     label = chance.randrange(len(KINDS))
     words = chance.getrandbits(32)
     return [
-        _told(chance, random.Random(words), voice, label, is_held_out=is_held_out)
-        for _ in range(num_tellings)
+        _told(chance, random.Random(words), voice, label, pool=pool) for _ in range(num_tellings)
     ]
 
 
 def _told(
-    chance: random.Random, words: random.Random, voice: Voice, label: int, *, is_held_out: bool
+    chance: random.Random, words: random.Random, voice: Voice, label: int, *, pool: Pool
 ) -> tuple[Pcm, float, int]:
     usual_db = chance.uniform(-36, -16)
     made = interjection(
@@ -139,8 +140,8 @@ def _told(
         words,
         voice,
         usual_db=usual_db,
-        is_held_out=is_held_out,
-        warp=1.0 if is_held_out else chance.uniform(*WARP),
+        pool=pool,
+        warp=1.0 if pool.is_held_out else chance.uniform(*WARP),
     )
     before = chance.uniform(80, 200)
     told = round((before + chance.uniform(130, 680)) * SAMPLES_PER_MS)
@@ -162,12 +163,12 @@ def faded(pcm: Pcm) -> Pcm:
     return pcm * ramp
 
 
-def _first_half(chance: random.Random, voice: Voice, *, is_held_out: bool) -> Pcm:
-    return halves(chance, voice, is_held_out=is_held_out)[0]
+def _first_half(chance: random.Random, voice: Voice, *, pool: Pool) -> Pcm:
+    return halves(chance, voice, pool=pool)[0]
 
 
-def _long_text(chance: random.Random, *, is_held_out: bool) -> str:
-    while len((text := sentences.draw(chance, is_held_out=is_held_out)).split()) < MIN_WORDS:
+def _long_text(chance: random.Random, pool: Pool) -> str:
+    while len((text := sentences.draw(chance, pool)).split()) < MIN_WORDS:
         pass
     return text
 

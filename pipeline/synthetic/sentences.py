@@ -6,8 +6,11 @@ and the shortest calls are few in any language and common to both.
 
 from __future__ import annotations
 
+import functools
+import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import resources
 
 SLOTS = {
     "place": ("Paris", "the kitchen", "the station", "Berlin", "my office", "the old harbour"),
@@ -22,8 +25,12 @@ TRAILING = ("and", "so", "because", "but", "or", "that", "with", "for", "to", "t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Sentences of one use. `turns` have slots, the others are said as they stand."""
+    """Sentences of one use. `turns` have slots, the others are said as they stand.
 
+    `is_held_out`: said by voices that no judge was trained on.
+    """
+
+    is_held_out: bool
     turns: tuple[str, ...]
     backchannels: tuple[str, ...]
     interruptions: tuple[str, ...]
@@ -31,9 +38,11 @@ class Pool:
 
 
 _HUMS = ("mm hm", "uh huh", "yeah", "right", "okay", "mm", "yes", "I see", "sure", "oh")
+CALLS_OFTEN = 10  # among interruptions in the model's words
 _CALLS = ("Wait.", "Stop.", "Stop, please.", "Hold on a second.")
 
 TRAINING = Pool(
+    is_held_out=False,
     turns=(
         "What is {topic} like {time}?",
         "Can you tell me something about {topic}?",
@@ -147,6 +156,7 @@ TRAINING = Pool(
     ),
 )
 HELD_OUT = Pool(
+    is_held_out=True,
     turns=(
         "When does the next bus leave for {place}?",
         "I want to learn more about {topic} before {time}.",
@@ -194,12 +204,22 @@ HELD_OUT = Pool(
 )
 
 
-def pool(*, is_held_out: bool) -> Pool:
-    """What users of the bench say, or what judges learn from."""
-    return HELD_OUT if is_held_out else TRAINING
+@functools.cache
+def of_model(*, is_held_out: bool) -> Pool:
+    """The same, but turns and interruptions are what the embedded model knows the words of.
+
+    `benchmarks/word_judges.py` writes them; the two pools share no pattern of the model's grammar.
+    """
+    path = resources.files("pipeline.synthetic").joinpath("model_sentences.json")
+    found = json.loads(path.read_text(encoding="utf-8"))["held_out" if is_held_out else "training"]
+    return replace(
+        HELD_OUT if is_held_out else TRAINING,
+        turns=tuple(found["turns"]),
+        interruptions=(*_CALLS * CALLS_OFTEN, *found["interruptions"]),
+    )
 
 
-def draw(chance: random.Random, *, is_held_out: bool = False) -> str:
+def draw(chance: random.Random, pool: Pool = TRAINING) -> str:
     """A whole turn."""
-    pattern = chance.choice(pool(is_held_out=is_held_out).turns)
+    pattern = chance.choice(pool.turns)
     return pattern.format(**{name: chance.choice(values) for name, values in SLOTS.items()})

@@ -23,6 +23,7 @@ from pipeline.listening.interruption import KINDS
 from pipeline.listening.network import Network
 from pipeline.listening.prosody import Floats
 from pipeline.synthetic import examples, sounds
+from pipeline.synthetic.sentences import HELD_OUT, TRAINING
 
 NUM_TURNS, NUM_SOUNDS = 300, 700  # drawn sentences and sounds
 NUM_TURN_TELLINGS, NUM_SOUND_TELLINGS = 2, 6  # of each: other throats, rooms, levels
@@ -113,7 +114,7 @@ def _learnt_turns() -> Iterator[Drawn]:
 def _learnt_sounds() -> Iterator[Drawn]:
     chance = random.Random(12)
     for _ in range(NUM_SOUNDS):
-        told = examples.sound_example(chance, is_held_out=False, num_tellings=NUM_SOUND_TELLINGS)
+        told = examples.sound_example(chance, pool=TRAINING, num_tellings=NUM_SOUND_TELLINGS)
         for pcm, usual_db, label in told:
             yield interruption.features(pcm, usual_db=usual_db), label
 
@@ -121,14 +122,14 @@ def _learnt_sounds() -> Iterator[Drawn]:
 def _held_out_turns() -> Iterator[Drawn]:
     chance = random.Random(2)
     for _ in range(NUM_HELD_OUT):
-        pcm, label = examples.turn_example(chance, is_held_out=True)
+        pcm, label = examples.turn_example(chance, pool=HELD_OUT)
         yield end_of_turn.features(pcm), label
 
 
 def _held_out_sounds() -> Iterator[Drawn]:
     chance = random.Random(2)
     for _ in range(NUM_HELD_OUT):
-        ((pcm, usual_db, label),) = examples.sound_example(chance, is_held_out=True)
+        ((pcm, usual_db, label),) = examples.sound_example(chance, pool=HELD_OUT)
         yield interruption.features(pcm, usual_db=usual_db), label
 
 

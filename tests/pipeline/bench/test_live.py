@@ -17,6 +17,7 @@ from pipeline.bench.user import STEP_S, STEP_SAMPLES, Said, User
 from pipeline.bench.words import words_heard
 from pipeline.messages import Pcm
 from pipeline.synthetic import voices
+from pipeline.synthetic.sentences import TRAINING
 
 
 class SlowUser:
@@ -77,7 +78,7 @@ def test_questions_take_the_place_of_sentences(monkeypatch: pytest.MonkeyPatch) 
         return say(text, voice)
 
     monkeypatch.setattr(voices, "say", noted)
-    user = User(seed=4, num_exchanges=6, is_held_out=False, questions=("Who are you my friend?",))
+    user = User(seed=4, num_exchanges=6, pool=TRAINING, questions=("Who are you my friend?",))
     assert len(list(user.live())) > 100
     assert sum(said.sort == "turn" for said in user.said) == 6
     assert "Who are you my friend?" in asked

@@ -16,6 +16,7 @@ from pipeline.bench.report import figures, table
 from pipeline.bench.user import Said
 from pipeline.messages import ENGINE_OUTPUT_HZ, Pcm16
 from pipeline.synthetic import examples
+from pipeline.synthetic.sentences import HELD_OUT, Pool
 
 
 def speaking(seconds: float, *spans: tuple[float, float]) -> Pcm16:
@@ -116,7 +117,7 @@ def test_old_sound_behind_the_decision_and_what_history_holds_of_it() -> None:
 def test_a_judge_that_knows_cuts_nothing_and_one_that_does_not_is_silence_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def example(chance: Any, *, is_held_out: bool) -> tuple[Any, int]:
+    def example(chance: Any, *, pool: Pool) -> tuple[Any, int]:
         label = chance.randrange(2)
         return np.full(160, label, np.float32), label
 
@@ -124,7 +125,7 @@ def test_a_judge_that_knows_cuts_nothing_and_one_that_does_not_is_silence_alone(
     knows = SimpleNamespace(probability=lambda pcm: float(pcm[0]))
     guesses = SimpleNamespace(probability=lambda pcm: 0.5)
     for judge, is_perfect in ((knows, True), (guesses, False)):
-        rows = sweep(judge, num_turns=60, seed=1, is_held_out=True)
+        rows = sweep(judge, num_turns=60, seed=1, pool=HELD_OUT)
         assert [row["budget_ms"] for row in rows] == [300, 600]
         for row in rows:
             assert row["judged"] == (0.0 if is_perfect else row["silence_alone"])

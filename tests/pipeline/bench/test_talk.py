@@ -20,6 +20,7 @@ from pipeline.bench.talk import Recording, Setup, talk
 from pipeline.bench.user import User
 from pipeline.listening.judges import our_judges
 from pipeline.synthetic import voices
+from pipeline.synthetic.sentences import TRAINING
 
 pytestmark = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 
@@ -39,7 +40,7 @@ def talked(name: str, *, seed: int = 3, num_exchanges: int = 3) -> Recording:
         delay_s=0.15,
         frame_s=0.03,
     )
-    user = User(seed=seed, num_exchanges=num_exchanges, is_held_out=False)
+    user = User(seed=seed, num_exchanges=num_exchanges, pool=TRAINING)
     return asyncio.run(talk(setup, user))
 
 
