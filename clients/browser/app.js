@@ -8,12 +8,16 @@ import { Link } from "./link.js";
 import { createCamera, createMicrophone } from "./media.js";
 import { Meters } from "./meters.js";
 import { describeStages } from "./stages.js";
+import { takeStill } from "./still.js";
 import { Ui } from "./ui.js";
 
 const MAX_LOGGED_EVENTS = 1_000;
 // The last words are still on their way (packets, jitter buffer) when the button is let go.
 const RELEASE_TAIL_MS = 120;
 
+const EVENT_FRAME_CHARS = 1_024; // of an event, around the picture in it
+
+const query = new URLSearchParams(location.search);
 const events = [];
 let health = { state: "loading" };
 let isMicrophoneOn = false;
@@ -64,7 +68,9 @@ const conversation = new Conversation(
     onStages: (metrics) => ui.showStages(describeStages(metrics)),
     onError: (message) => ui.showError("reply", message),
     onAwaitSound: () => meters.whenReplySounds((at) => conversation.soundHeard(at)),
+    onStillWanted: answerStill,
   },
+  query.has("stills"),
 );
 
 const link = new Link({
@@ -100,7 +106,7 @@ const link = new Link({
       ui.askForKey();
     } else ui.showError("link", error.message);
   },
-}, new URLSearchParams(location.search).get("transport"));
+}, query.get("transport"));
 
 // -------------------------------------------------------------------- the call
 async function connect() {
@@ -161,6 +167,16 @@ async function toggleCamera() {
     ui.showError("device", error.message);
   }
   showControls();
+}
+
+async function answerStill(callId) {
+  let still = { error: "The camera is off." };
+  try {
+    if (camera.isOpen && link.call) still = await takeStill(camera.track, link.call.maxEventChars - EVENT_FRAME_CHARS);
+  } catch (error) {
+    still = { error: `The camera gave no picture: ${error.message}` };
+  }
+  conversation.answerStill(callId, still);
 }
 
 function deviceEnded(what) {

@@ -1,5 +1,7 @@
 // What the events mean: whose turn it is, what was said, how long the reply took. No DOM, no network.
 
+import { stillTool } from "./still.js";
+
 const SILENCE_MS = 200;
 // A shorter press is a slip of the finger; servers refuse to commit less than 100 ms.
 const SHORTEST_PRESS_MS = 250;
@@ -8,7 +10,7 @@ const serverVad = { type: "server_vad", silence_duration_ms: SILENCE_MS };
 
 /** The text of an item's parts; null for speech whose words are not known. */
 function textOf(item) {
-  const texts = item.content.map((part) => part.text ?? part.transcript ?? null).filter((text) => text !== null);
+  const texts = item.content.map((part) => part.text ?? part.transcript ?? (part.type === "input_image" ? "(picture)" : null)).filter((text) => text !== null);
   return texts.length ? texts.join(" ") : null;
 }
 
@@ -16,12 +18,15 @@ export class Conversation {
   /**
    * @param {(event: object) => void} send
    * @param {{onState: (state: string) => void, onTurn: (turn: object) => void, onLatency: (ms: number) => void,
-   *          onStages: (metrics: object) => void, onError: (message: string) => void, onAwaitSound: () => void}} hooks
+   *          onStages: (metrics: object) => void, onError: (message: string) => void, onAwaitSound: () => void,
+   *          onStillWanted: (callId: string) => void}} hooks
    *   A turn is {id, role, text, isSpoken, durationMs, isDone, isCut}; onTurn is called at each change of it.
+   * @param {boolean} offersStills whether the model is told that it may ask for pictures (still.js)
    */
-  constructor(send, hooks) {
+  constructor(send, hooks, offersStills) {
     this.send = send;
     this.hooks = hooks;
+    this.offersStills = offersStills;
     this.turns = new Map();
     this.isManual = false;
     this.state = "offline";
@@ -30,6 +35,7 @@ export class Conversation {
     this.speech = { startMs: 0, endMs: 0 };
     this.isActive = false;
     this.isPlaying = false;
+    this.owesReply = false; // a picture was given that no reply has seen
     this.pressedAt = 0;
     this.isHeld = false; // the button to talk is down: whatever the server says, we are hearing
   }
@@ -38,7 +44,7 @@ export class Conversation {
   /** After each connect: asks for our settings and re-creates what was said before. */
   begin() {
     this.isAway = false;
-    this.isActive = this.isPlaying = false;
+    this.isActive = this.isPlaying = this.owesReply = false;
     this.turnEndedAt = null;
     this.configure();
     for (const turn of this.turns.values()) this.recreate(turn);
@@ -59,7 +65,8 @@ export class Conversation {
 
   configure() {
     const turn_detection = this.isManual ? null : serverVad;
-    this.send({ type: "session.update", session: { type: "realtime", audio: { input: { turn_detection } } } });
+    const tools = this.offersStills ? { tools: [stillTool] } : {};
+    this.send({ type: "session.update", session: { type: "realtime", audio: { input: { turn_detection } }, ...tools } });
   }
 
   recreate(turn) {
@@ -106,6 +113,23 @@ export class Conversation {
     this.send({ type: "input_audio_buffer.commit" });
     this.send({ type: "response.create" });
     this.endTurn(releasedAt);
+  }
+
+  /** Answers a call of `stillTool`. @param {{uri: string, width: number, height: number} | {error: string}} still */
+  answerStill(call_id, still) {
+    const { uri, ...told } = still;
+    const add = (item) => this.send({ type: "conversation.item.create", item });
+    add({ type: "function_call_output", call_id, output: JSON.stringify(told) });
+    if (uri) add({ type: "message", role: "user", content: [{ type: "input_image", image_url: uri }] });
+    this.owesReply = true;
+    this.askForReply();
+  }
+
+  /** Not while another reply is made: the user may have spoken meanwhile. */
+  askForReply() {
+    if (!this.owesReply || this.isActive) return;
+    this.owesReply = false;
+    this.send({ type: "response.create" });
   }
 
   /** Stops the reply: its making, and what is still to be played. */
@@ -207,8 +231,12 @@ const HANDLERS = {
   },
   "response.done"(event) {
     this.isActive = false;
-    const { status, status_details: details } = event.response;
+    const { status, status_details: details, output } = event.response;
+    for (const item of output) {
+      if (item.type === "function_call" && item.name === stillTool.name) this.hooks.onStillWanted(item.call_id);
+    }
     if (status === "failed") this.hooks.onError(details?.error?.message ?? "The reply failed.");
+    this.askForReply();
     this.settle();
   },
   "output_audio_buffer.started"() {

@@ -9,6 +9,7 @@ import { Refused, refusal } from "./wire.js";
 
 const OPEN_TIMEOUT_MS = 10_000;
 const FRAME_LIMIT_BYTES = 64 << 10; // a slow line: sound goes first, the next frame is newer anyway
+const MAX_PICTURE_CHARS = 384 << 10; // less than what counts as a dead line
 const STALLED_BYTES = 512 << 10; // eight seconds of sound that do not leave: the line is dead
 
 /** The server does not keep the session any more. */
@@ -50,6 +51,10 @@ export class SocketCall {
 
   get isOpen() {
     return this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  get maxEventChars() {
+    return MAX_PICTURE_CHARS;
   }
 
   /** Throws Refused, TypeError (no server) or a timeout Error. */

@@ -62,6 +62,10 @@ export class Call {
     return this.channel.readyState === "open";
   }
 
+  get maxEventChars() {
+    return this.peer.sctp.maxMessageSize;
+  }
+
   /** Posts the offer and waits for the data channel. Throws Refused, NoMediaPath, TypeError (no server) or a timeout Error. */
   async open(microphoneTrack, cameraTrack) {
     await this.setMicrophone(microphoneTrack);

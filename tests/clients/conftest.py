@@ -268,14 +268,24 @@ def red_camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_camera(path: Path, colours: tuple[str, ...]) -> None:
+@pytest.fixture(scope="session")
+def large_camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera that can do more than what the page takes as video."""
+    path: Path = tmp_path_factory.mktemp("camera") / "large.y4m"
+    write_camera(path, ("green",), width=1280, height=960)
+    return path
+
+
+def write_camera(
+    path: Path, colours: tuple[str, ...], *, width: int = 320, height: int = 240
+) -> None:
     """A video of plain colours, a second each."""
     import av
 
     with path.open("wb") as target:
-        target.write(b"YUV4MPEG2 W320 H240 F10:1 Ip A1:1 C420jpeg\n")
+        target.write(f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C420jpeg\n".encode())
         for colour in (CAMERA_COLOURS[name] for name in colours):
-            rgb = np.full((240, 320, 3), colour, np.uint8)
+            rgb = np.full((height, width, 3), colour, np.uint8)
             yuv = (
                 av.VideoFrame.from_ndarray(rgb, format="rgb24")
                 .reformat(format="yuv420p")
