@@ -10,10 +10,12 @@ does not end is looked at again now and then: who really wants the floor goes on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pipeline.listening.interruption import InterruptionJudge
+from pipeline.listening.interruption import InterruptionJudge, Kind
 from pipeline.messages import Pcm
+from pipeline.overhearing import Overhearing
 from pipeline.turns import SAMPLES_PER_MS
 
 FIRST_LOOK_MS = 128
@@ -26,6 +28,8 @@ AGAIN_MS = 480  # between two looks at a sound that was dismissed and goes on
 PERSISTENT_MS = (
     1_600  # who speaks on for so long wants the floor, unless it is surely somebody else
 )
+ASK_BEFORE_MS = 160  # its words are asked for so long before a sound is looked at again
+ASKED_SAMPLES = 2_000 * SAMPLES_PER_MS
 SOMEBODY_ELSE = 0.8
 CERTAIN = 0.95
 LIKELY = 0.5
@@ -35,10 +39,19 @@ Verdict = Literal["open", "hold", "interruption", "dismiss", "over"]
 
 
 class BargeIn:
-    """One sound over a reply. `onset_sample`: where its first window of speech began."""
+    """One sound over a reply.
 
-    def __init__(self, judge: InterruptionJudge, *, onset_sample: int) -> None:
+    Args:
+        overhearing: is asked for its words, and told of no other sound meanwhile.
+        onset_sample: where its first window of speech began.
+    """
+
+    def __init__(
+        self, judge: InterruptionJudge, overhearing: Overhearing, onset_sample: int
+    ) -> None:
         self._judge = judge
+        self._overhearing = overhearing
+        overhearing.begin()
         self._onset_sample = onset_sample
         self._is_held = False
         self._next_look_ms: int | None = None  # after it was dismissed
@@ -56,11 +69,13 @@ class BargeIn:
         """
         age_ms = (end_sample - self._onset_sample) // SAMPLES_PER_MS
         silence_ms = (end_sample - speech_end_sample) // SAMPLES_PER_MS
+        if self._next_look_ms is None or age_ms >= self._next_look_ms - ASK_BEFORE_MS:
+            self._overhearing.ask(pcm[-ASKED_SAMPLES:])
         if self._next_look_ms is not None:
             return self._look_again(pcm, age_ms, silence_ms, usual_db)
         if age_ms < FIRST_LOOK_MS:
             return "open"
-        share = self._judge.kinds(pcm, usual_db=usual_db)["interruption"]
+        share = self._kinds(pcm, usual_db)["interruption"]
         has_ended = silence_ms >= ENDED_MS
         if has_ended or age_ms >= DECIDE_MS:
             return "interruption" if share >= LIKELY else self._dismiss(age_ms)
@@ -73,6 +88,10 @@ class BargeIn:
             return "hold"
         return "open"
 
+    def _kinds(self, pcm: Pcm, usual_db: float) -> Mapping[Kind, float]:
+        reading = self._overhearing.newest
+        return self._judge.kinds(pcm, usual_db=usual_db, reading=reading)
+
     def _dismiss(self, age_ms: int) -> Verdict:
         self._next_look_ms = age_ms + AGAIN_MS
         return "dismiss"
@@ -84,6 +103,6 @@ class BargeIn:
         if age_ms < self._next_look_ms or silence_ms >= ENDED_MS:
             return "open"
         self._next_look_ms = age_ms + AGAIN_MS
-        kinds = self._judge.kinds(pcm, usual_db=usual_db)
+        kinds = self._kinds(pcm, usual_db)
         is_persistent = age_ms >= PERSISTENT_MS and kinds["side_speech"] < SOMEBODY_ELSE
         return "interruption" if kinds["interruption"] >= LIKELY or is_persistent else "open"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.listening.end_of_turn import EndOfTurnJudge
-from pipeline.messages import ENGINE_INPUT_HZ, Pcm
+from pipeline.messages import ENGINE_INPUT_HZ, Pcm, Reading
 from pipeline.session_config import Eagerness, TurnDetection
 
 SURE = 0.8  # probability of the judge from which no more than the shortest silence is waited for
@@ -40,22 +40,34 @@ def wait_ms(probability: float, eagerness: Eagerness) -> int:
     return round(waits.doubtful_ms * ratio)
 
 
-def needed_silence_ms(settings: TurnDetection, judge: EndOfTurnJudge, heard: Pcm) -> int:
-    """The silence that ends a turn, judged where the settings want that. heard: see the judge."""
-    if settings.eagerness is None:
-        return settings.silence_duration_ms
-    return wait_ms(judge.probability(heard), settings.eagerness)
-
-
 @dataclass(slots=True, kw_only=True)
 class Pause:
-    """Silence that may be the end of a turn. `end_sample`: where it will be, `withheld`: the sound
-    since, `is_speculated`: whether a reply was begun, or none is wanted.
+    """Silence that may be the end of a turn.
+
+    Attributes:
+        heard: the turn up to there, see the judge. speech_end_sample: where its speech ended.
+        is_speculated: whether a reply was begun, or none is wanted.
+        end_sample: where the turn will be over. withheld: the sound since.
     """
 
-    end_sample: int
+    heard: Pcm
+    speech_end_sample: int
     is_speculated: bool
+    end_sample: int = 0
     withheld: list[Pcm] = field(default_factory=list)
+
+    def needed_ms(
+        self, settings: TurnDetection, judge: EndOfTurnJudge, reading: Reading | None
+    ) -> int:
+        """The silence that ends the turn, judged where the settings want that; sets `end_sample`.
+
+        reading: what the engine has read in `heard`, once it has.
+        """
+        needed_ms = settings.silence_duration_ms
+        if settings.eagerness is not None:
+            needed_ms = wait_ms(judge.probability(self.heard, reading), settings.eagerness)
+        self.end_sample = self.speech_end_sample + needed_ms * ENGINE_INPUT_HZ // 1000
+        return needed_ms
 
     def is_due(self, now_sample: int) -> bool:
         """Whether it is time to begin a reply; once. What is begun sooner than it can be needed is

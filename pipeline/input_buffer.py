@@ -19,7 +19,9 @@ import numpy as np
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
 from pipeline.noise import NoiseSuppressor, max_suppression_db
 from pipeline.resample import Resampler, check_rate
-from pipeline.session_config import NoiseReduction
+from pipeline.session_config import NoiseReduction, TurnDetection
+
+CONFIRM_MS = 300  # more than the turn machine ever takes to be sure of a beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,3 +139,9 @@ class InputBuffer:
         while self._num_kept - len(self._kept[0].pcm) >= self.max_kept_samples:
             self._num_kept -= len(self._kept.popleft().pcm)
         return window
+
+
+def num_kept(settings: TurnDetection | None) -> int:
+    """Samples of the past that a turn may begin with."""
+    padding_ms = settings.prefix_padding_ms if settings else 0
+    return (padding_ms + CONFIRM_MS) * ENGINE_INPUT_HZ // 1000

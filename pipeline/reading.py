@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FOREIGN = -7.5  # mean log chance of the words: so unlikely are words that were misheard
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
@@ -43,6 +45,13 @@ class Reading:
     tail_sound: float
     sound: float
     sound_most: float
+
+    @property
+    def is_of_the_model(self) -> bool:
+        """Whether these are sentences of the kind that the model knows; what it makes of the end of
+        any others says little.
+        """
+        return self.unknown_share == 0 and self.likely_mean >= FOREIGN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,15 +15,16 @@ from pipeline import events
 from pipeline.barge_in import BargeIn
 from pipeline.camera import CameraSlot
 from pipeline.clock import Clock
-from pipeline.endpointing import Pause, needed_silence_ms
+from pipeline.endpointing import Pause
 from pipeline.errors import BadInputError
 from pipeline.history import new_id
-from pipeline.input_buffer import InputBuffer, Window
+from pipeline.input_buffer import InputBuffer, Window, num_kept
 from pipeline.listener import Listener
 from pipeline.listening.interruption import VoiceLevel
 from pipeline.listening.judges import Judges, our_judges
 from pipeline.log import ConversationLog
 from pipeline.messages import ENGINE_INPUT_HZ, Pcm
+from pipeline.overhearing import Overhearing
 from pipeline.reply import TurnEnd
 from pipeline.session_config import SessionConfig, TurnDetection
 from pipeline.speech import MAX_SPEECH_SAMPLES, OpenSpeech
@@ -39,7 +40,6 @@ from pipeline.turns import (
 from pipeline.vad import Vad
 
 MIN_COMMIT_MS = 100
-CONFIRM_MS = 300  # more than the turn machine ever takes to be sure of a beginning
 JUDGED_SAMPLES = 8 * ENGINE_INPUT_HZ  # as much of a turn as any judge listens to
 BEFORE_ONSET_SAMPLES = 150 * SAMPLES_PER_MS
 
@@ -69,13 +69,14 @@ class UserTurns:
         self._listener = listener
         self._machine = TurnMachine(settings or TurnDetection(), echo_guard=echo_guard)
         self._buffer = InputBuffer(
-            window_samples=vad.window_samples, max_kept_samples=_num_kept(settings)
+            window_samples=vad.window_samples, max_kept_samples=num_kept(settings)
         )
         self._buffer.reduce_noise(config.noise_reduction)
         self._floor_sample = 0
         self._floor_ms = 0.0
         self._judges = judges or our_judges()
         self._level = VoiceLevel()
+        self._overhearing = Overhearing(log)
         self._barge_in: BargeIn | None = None
         self._pause: Pause | None = None  # behind a tentative end
 
@@ -104,7 +105,7 @@ class UserTurns:
         self._be_sure()
         self._buffer.reduce_noise(config.noise_reduction)
         before, self._settings = self._settings, (settings := config.turn_detection)
-        self._buffer.max_kept_samples = _num_kept(settings)
+        self._buffer.max_kept_samples = num_kept(settings)
         if settings is not None:
             self._machine.configure(settings)
         if before is None and settings is not None:
@@ -148,6 +149,8 @@ class UserTurns:
             self._pause.withheld.append(window.pcm)
         elif self._log.speech is not None:
             self._log.append_speech(window.pcm)
+        if self._pause is not None and self._overhearing.take() is not None:
+            self._judge(self._pause)
         edge = self._machine.feed(
             self._vad.probability(window.pcm),
             start_sample=window.start_sample,
@@ -165,11 +168,8 @@ class UserTurns:
         elif isinstance(edge, SpeechStop):
             self._stop(edge)
         elif self._log.speech is not None and self._log.speech.num_samples >= MAX_SPEECH_SAMPLES:
-            self._emit(
-                events.Failed(
-                    message="the turn was too long and has been ended", code="turn_too_long"
-                )
-            )
+            message, code = "the turn was too long and has been ended", "turn_too_long"
+            self._emit(events.Failed(message=message, code=code))
             self.end_turn()
         if self._pause is not None and self._pause.is_due(window.end_sample):
             self._listener.turn_may_end()
@@ -187,7 +187,7 @@ class UserTurns:
         if is_judged and self._listener.is_echoing:
             speech.is_held = True
             self._barge_in = BargeIn(
-                self._judges.interruption, onset_sample=self._machine.onset_sample
+                self._judges.interruption, self._overhearing, self._machine.onset_sample
             )
             self._listener.output_doubted("duck")
         else:
@@ -241,13 +241,19 @@ class UserTurns:
 
     def _begin_pause(self, edge: TentativeStop) -> None:
         """The turn is tentatively over."""
-        speech, settings = self._log.speech, self._machine.settings
-        assert speech is not None
-        judge, heard = self._judges.end_of_turn, speech.newest(JUDGED_SAMPLES)
-        silence_ms = needed_silence_ms(settings, judge, heard)
-        self._machine.expect(silence_ms)
-        end_sample = edge.speech_end_sample + silence_ms * SAMPLES_PER_MS
-        self._pause = Pause(end_sample=end_sample, is_speculated=not settings.speculates)
+        assert self._log.speech is not None
+        heard = self._log.speech.newest(JUDGED_SAMPLES)
+        self._pause = Pause(
+            heard=heard,
+            speech_end_sample=edge.speech_end_sample,
+            is_speculated=not self._machine.settings.speculates,
+        )
+        self._overhearing.begin(heard)
+        self._judge(self._pause)
+
+    def _judge(self, pause: Pause) -> None:
+        judge, reading = self._judges.end_of_turn, self._overhearing.newest
+        self._machine.expect(pause.needed_ms(self._machine.settings, judge, reading))
 
     def _go_on(self) -> None:
         """The turn is not over."""
@@ -391,10 +397,4 @@ class UserTurns:
         return max(self._floor_sample, padded)
 
     def _emit_stopped(self, item_id: str, at_sample: int) -> None:
-        end_ms = at_sample // SAMPLES_PER_MS
-        self._emit(events.SpeechStopped(item_id=item_id, audio_end_ms=end_ms))
-
-
-def _num_kept(settings: TurnDetection | None) -> int:
-    padding_ms = settings.prefix_padding_ms if settings else 0
-    return (padding_ms + CONFIRM_MS) * SAMPLES_PER_MS
+        self._emit(events.SpeechStopped(item_id=item_id, audio_end_ms=at_sample // SAMPLES_PER_MS))

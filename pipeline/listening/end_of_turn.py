@@ -1,7 +1,8 @@
 """Has the user finished, or only paused? Judged from how the last words were said.
 
 `ProsodyJudge` hears final lengthening, the fall of pitch, the decay of loudness, filled pauses and
-rate. It knows no words. `SmartTurnJudge` runs a Smart-Turn network (ONNX) that the user has.
+rate; of words it knows what an engine has read, where one has. `SmartTurnJudge` runs a Smart-Turn
+network (ONNX) that the user has.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.listening import network
 from pipeline.listening.prosody import FRAMES_PER_S, Floats, Frames, analyse
-from pipeline.messages import ENGINE_INPUT_HZ, Pcm
+from pipeline.messages import ENGINE_INPUT_HZ, Pcm, Reading
 
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
@@ -26,10 +27,11 @@ MIN_RUN_FRAMES = 4
 class EndOfTurnJudge(Protocol):
     """Stateless; may be shared by sessions."""
 
-    def probability(self, pcm: Pcm) -> float:
+    def probability(self, pcm: Pcm, reading: Reading | None = None) -> float:
         """How likely the turn is complete, 0..1.
 
         pcm: [num_samples] float32 at 16 kHz, the turn so far with the silence that has passed.
+        reading: the words that an engine has read in it.
         """
 
 
@@ -39,9 +41,14 @@ class ProsodyJudge:
     def __init__(self) -> None:
         self._network = network.load("end_of_turn")
 
-    def probability(self, pcm: Pcm) -> float:
+    def probability(self, pcm: Pcm, reading: Reading | None = None) -> float:
         """See `EndOfTurnJudge.probability`."""
-        return float(self._network(features(pcm))[1])
+        heard = features(pcm)
+        alone = float(self._network(heard)[1])
+        if reading is None or not reading.is_of_the_model:
+            return alone
+        with_words = network.load("end_of_turn", network.WORD_JUDGES)
+        return float(with_words(features_with_words(heard, alone, reading))[1])
 
 
 class JudgeUnavailableError(PipelineError):
@@ -84,8 +91,8 @@ class SmartTurnJudge:
             )
         self._input = inputs[0].name
 
-    def probability(self, pcm: Pcm) -> float:
-        """See `EndOfTurnJudge.probability`."""
+    def probability(self, pcm: Pcm, reading: Reading | None = None) -> float:
+        """See `EndOfTurnJudge.probability`. Makes nothing of words."""
         heard = pcm[-self.HEARD_SAMPLES :]
         heard = np.pad(heard, (self.HEARD_SAMPLES - len(heard), 0))
         heard = (heard - heard.mean()) / np.sqrt(heard.var() + 1e-7)
@@ -106,6 +113,11 @@ def features(pcm: Pcm) -> Floats:
         _colour(frames, end),
     ]
     return np.concatenate(parts).astype(np.float32)
+
+
+def features_with_words(heard: Floats, alone: float, reading: Reading) -> Floats:
+    """What the network that knows words is given: `features`, what was made of them, the words."""
+    return np.concatenate([heard, [network.log_odds(alone)], network.of_words(reading)])
 
 
 def _rhythm(frames: Frames, start: int, end: int, turn_s: float) -> Floats:

@@ -1,7 +1,8 @@
 """The user makes a sound while a reply is heard: an interruption, or nothing to stop for?
 
 Judged within half a second from the sound alone: how long it lasts, whether it is voiced, how loud
-it is beside the user's usual voice, what colour it has. Knows no words.
+it is beside the user's usual voice, what colour it has; and from the words that an engine has read
+in it, where one has.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from pipeline.listening import network
 from pipeline.listening.prosody import FRAMES_PER_S, Floats, analyse
-from pipeline.messages import ENGINE_INPUT_HZ, Pcm
+from pipeline.messages import ENGINE_INPUT_HZ, Pcm, Reading
 
 Kind = Literal["interruption", "backchannel", "noise", "side_speech"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -27,11 +28,14 @@ LEVEL_SHARE = 0.3  # how much a new turn counts in what is usual
 class InterruptionJudge(Protocol):
     """Stateless; may be shared by sessions."""
 
-    def kinds(self, pcm: Pcm, *, usual_db: float) -> Mapping[Kind, float]:
+    def kinds(
+        self, pcm: Pcm, *, usual_db: float, reading: Reading | None = None
+    ) -> Mapping[Kind, float]:
         """How likely the sound is of each kind; they add up to 1.
 
         pcm: [num_samples] float32 at 16 kHz, from a little before its onset until now. usual_db:
-        level of the user's own voice, see `VoiceLevel`.
+        level of the user's own voice, see `VoiceLevel`. reading: what an engine has read in it,
+        or in a little less of it.
         """
 
 
@@ -41,9 +45,14 @@ class SoundJudge:
     def __init__(self) -> None:
         self._network = network.load("interruption")
 
-    def kinds(self, pcm: Pcm, *, usual_db: float) -> Mapping[Kind, float]:
+    def kinds(
+        self, pcm: Pcm, *, usual_db: float, reading: Reading | None = None
+    ) -> Mapping[Kind, float]:
         """See `InterruptionJudge.kinds`."""
         found = self._network(features(pcm, usual_db=usual_db))
+        if reading is not None:
+            with_words = network.load("interruption", network.WORD_JUDGES)
+            found = with_words(features_with_words(found, len(pcm), reading))
         return {kind: float(share) for kind, share in zip(KINDS, found, strict=True)}
 
 
@@ -60,6 +69,13 @@ class VoiceLevel:
         share = LEVEL_SHARE if self.num_turns else 1.0
         self.usual_db += share * (level_db - self.usual_db)
         self.num_turns += 1
+
+
+def features_with_words(alone: Floats, num_samples: int, reading: Reading) -> Floats:
+    """What the network that knows words is given: what was made of the sound, its length, words."""
+    odds = [network.log_odds(float(share)) for share in alone]
+    length_s = min(num_samples / ENGINE_INPUT_HZ, HEARD_S)
+    return np.concatenate([odds, [length_s], network.of_words(reading)])
 
 
 def loud_db(pcm: Pcm) -> float:

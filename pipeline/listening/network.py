@@ -1,17 +1,21 @@
 """A small fully connected network in numpy: features in, probabilities of classes out.
 
-The judges' weights lie in `judges.npz` beside this file; `pipeline.synthetic.train` makes them.
+The judges' weights lie beside this file: `judges.npz` (made by `pipeline.synthetic.train`) for
+sound alone, `word_judges.npz` (`benchmarks/word_judges.py`) for sound and words.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import resources
 
 import numpy as np
 
 from pipeline.listening.prosody import Floats
+from pipeline.messages import Reading
+
+WORD_JUDGES = "word_judges.npz"
 
 CLIP = 4.0  # standard deviations: what lies further out says no more
 
@@ -41,10 +45,21 @@ class Network:
         return np.asarray(np.tanh(normal @ self.first + self.first_bias), np.float32)
 
 
+def of_words(reading: Reading) -> Floats:
+    """What an engine has read, as features."""
+    return np.array(astuple(reading), np.float32)
+
+
+def log_odds(probability: float) -> float:
+    """Of a probability, but for what is all but certain."""
+    inner = min(max(probability, 1e-4), 1 - 1e-4)
+    return float(np.log(inner / (1 - inner)))
+
+
 @functools.cache
-def load(name: str) -> Network:
-    """A network of `judges.npz`, in float32."""
-    path = resources.files("pipeline.listening").joinpath("judges.npz")
+def load(name: str, file_name: str = "judges.npz") -> Network:
+    """A network of a file, in float32."""
+    path = resources.files("pipeline.listening").joinpath(file_name)
     with path.open("rb") as file, np.load(file) as stored:
         fields = Network.__dataclass_fields__
         return Network(**{key: stored[f"{name}.{key}"].astype(np.float32) for key in fields})

@@ -233,6 +233,7 @@ class FakeContext:
         self.is_closed = False
         self.calls: list[str] = []
         self.reading: Reading | None = None  # of whatever is overheard; None: it reads no words
+        self.is_slow_reader = False
         self.overheard: list[int] = []  # samples of each sound
         self.entries: list[Message | Speech | FakeResponse] = []
         self.active: FakeResponse | None = None
@@ -289,7 +290,8 @@ class FakeContext:
         if self.reading is None:
             return None
         answer: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
-        answer.set_result(self.reading)
+        if not self.is_slow_reader:
+            answer.set_result(self.reading)
         return answer
 
     def mark(self) -> tuple[int, int, int]:

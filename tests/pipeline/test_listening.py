@@ -13,7 +13,7 @@ from pipeline.listening.end_of_turn import JudgeUnavailableError
 from pipeline.listening.interruption import KINDS, VoiceLevel, loud_db
 from pipeline.listening.judges import load_judges, our_judges
 from pipeline.listening.prosody import analyse
-from pipeline.messages import ENGINE_INPUT_HZ, Pcm
+from pipeline.messages import ENGINE_INPUT_HZ, Pcm, Reading
 
 
 def buzz(seconds: float, first_hz: float, last_hz: float, *, level: float = 0.2) -> Pcm:
@@ -67,6 +67,21 @@ def test_any_length_is_judged(num_samples: int) -> None:
     kinds = our_judges().interruption.kinds(sound, usual_db=-26)
     assert tuple(kinds) == KINDS
     assert sum(kinds.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_words_count_beside_the_sound() -> None:
+    turn = np.concatenate([buzz(1.2, 140, 90), hush(0.15)])
+    fields = dict.fromkeys(Reading.__dataclass_fields__, 0.0)
+    said = fields | {"num_words": 4.0, "sure_last": 1.0, "sure_mean": 1.0, "tokens_since": 3.0}
+    known = {f"seen_{length}": 4.0 for length in (1, 2, 3)}
+    ends = dict.fromkeys(("end_after_1", "end_after_2", "end_after_3", "end"), -0.05)
+    goes_on = dict.fromkeys(ends, -4.0)
+    judge = our_judges().end_of_turn
+    whole = judge.probability(turn, Reading(**said | known | ends))
+    begun = judge.probability(turn, Reading(**said | known | goes_on))
+    assert whole > 0.8 > 0.3 > begun
+    foreign = Reading(**said | known | goes_on | {"unknown_share": 0.25})
+    assert judge.probability(turn, foreign) == judge.probability(turn)
 
 
 def test_the_surer_and_the_more_eager_the_shorter_the_wait() -> None:
