@@ -27,6 +27,7 @@ LEFT_OUT_SHARES = (0.01, 0.035)
 ADDED_SHARES = (0.003, 0.02)
 UNSURE_SHARES = (0.05, 0.2)  # something between a word and one that sounds like it
 FILLING = 140.0  # pixels from a thing's middle to its side, of a picture of 320 x 240
+MIDDLE = 0.08  # of a picture's width, to both sides of the middle
 GRAIN = 0.25  # spread of what is added to every value; embeddings have 0.5
 
 
@@ -48,7 +49,27 @@ def grid_rows(learner: Learner, grid: Grid) -> Tensor:
     for cell, thing in marked_cells(grid.view, grid.size):
         colour, name = thing_ids(learner, thing)
         made[cell] = learner.table[colour] + learner.table[name]
+        side = side_of(cell, grid.size)
+        if side is not None:
+            made[cell] += learner.table[side_ids(learner)[side]]
     return made
+
+
+def side_of(cell: int, size: tuple[int, int]) -> int | None:
+    """0 for a token on the left, 1 on the right, None in the middle: of what is looked up by its
+    name, the place is not to be had from where it was found.
+    """
+    columns = size[1] // 2
+    middle = (cell % columns + 0.5) / columns - 0.5
+    if abs(middle) < MIDDLE:
+        return None
+    return int(middle > 0)
+
+
+def side_ids(learner: Learner) -> tuple[int, int]:
+    """Ids of the words for both sides."""
+    (left,), (right,) = (learner.chat.encode(f" {side}") for side in phrases.SIDES)
+    return left, right
 
 
 def marked_cells(view: View, size: tuple[int, int]) -> list[tuple[int, Thing]]:

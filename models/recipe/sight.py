@@ -1,8 +1,9 @@
 """Learning to see: the vision encoder alone, from camera frames to the things in them.
 
-The token where a thing's middle lies is to be the sum of the embeddings of its colour and its name,
-every other token the embedding of the placeholder: rows that the decoder reads like words
-(`models.recipe.imagined`). A dense lesson: each frame says something about each of its tokens.
+The token where a thing's middle lies is to be the sum of the embeddings of its colour, its name and
+its side of the picture, every other token the embedding of the placeholder: rows that the decoder
+reads like words (`models.recipe.imagined`). A dense lesson: each frame says something about each of
+its tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.qwen3_omni.images import patchify
 from models.recipe import phrases
 from models.recipe.hearing import SCALE
-from models.recipe.imagined import grid_rows, marked_cells, thing_ids
+from models.recipe.imagined import grid_rows, marked_cells, side_ids, side_of, thing_ids
 from models.recipe.learner import Learner
 from models.recipe.lessons import View
 from models.recipe.pictures import Scene, Thing, draw, new_camera
@@ -37,11 +38,14 @@ BLANK_SCORE = 8.0  # half of what the placeholder's own embedding scores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """The things of a batch of grids: their rows, and the numbers of their colours and names."""
+    """The things of a batch of grids: their rows, the numbers of their colours and names, and
+    whether they are on the left and on the right, [things, 2].
+    """
 
     rows: Tensor
     colours: Tensor
     names: Tensor
+    sides: Tensor
 
 
 def random_grid(chance: random.Random) -> Grid:
@@ -95,14 +99,18 @@ def see_batch(learner: Learner, grids: Sequence[Grid]) -> Tensor:
 def marks_of(grids: Sequence[Grid]) -> Marks:
     """Where things are in the tokens of all grids."""
     found: list[tuple[int, Thing]] = []
+    sides = []
     first = 0
     for grid in grids:
-        found += [(first + cell, thing) for cell, thing in marked_cells(grid.view, grid.size)]
+        for cell, thing in marked_cells(grid.view, grid.size):
+            found.append((first + cell, thing))
+            sides.append([float(side_of(cell, grid.size) == side) for side in (0, 1)])
         first += grid.num_tokens
     return Marks(
         rows=torch.tensor([row for row, _ in found], dtype=torch.long),
         colours=torch.tensor([phrases.COLOURS.index(t.colour) for _, t in found]),
         names=torch.tensor([NAMES.index(t.shape) for _, t in found]),
+        sides=torch.tensor(sides).view(-1, 2),
     )
 
 
@@ -123,6 +131,8 @@ def things_loss(
     things = SCALE * seen[marks.rows]
     colours, names = things @ table[colour_ids].T, things @ table[name_ids].T
     loss = loss + F.cross_entropy(colours, marks.colours) + F.cross_entropy(names, marks.names)
+    sides = things @ table[[*side_ids(learner)]].T - BLANK_SCORE
+    loss = loss + F.binary_cross_entropy_with_logits(sides, marks.sides)
     is_right = (colours.argmax(1) == marks.colours) & (names.argmax(1) == marks.names)
     return loss, (is_right & (blank[marks.rows] < 0)).float().mean()
 

@@ -30,7 +30,8 @@ def test_a_thing_is_marked_where_its_middle_lies(learner: Learner) -> None:
     grid = Grid(patches=torch.zeros(1), size=(12, 16), view=view)
     rows = grid_rows(learner, grid)
     colour, name = thing_ids(learner, thing)
-    assert torch.equal(rows[cell], learner.table[colour] + learner.table[name])
+    (side,) = learner.word_ids("right")
+    assert torch.equal(rows[cell], learner.table[[colour, name, side]].sum(dim=0))
     assert torch.equal(rows[(cell + 1) % 48], learner.table[learner.config.thinker.video_id])
 
 
