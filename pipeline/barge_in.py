@@ -22,6 +22,7 @@ FIRST_LOOK_MS = 128
 HOLD_MS = 128
 DISMISS_MS = 320
 DECIDE_MS = 480
+DECIDE_BY_WORDS_MS = 400
 ENDED_MS = 64  # silence after which a short sound is judged as a whole
 FORGET_MS = 256  # silence after which a dismissed sound is over
 AGAIN_MS = 480  # between two looks at a sound that was dismissed and goes on
@@ -76,13 +77,15 @@ class BargeIn:
         if age_ms < FIRST_LOOK_MS:
             return "open"
         share = self._kinds(pcm, usual_db)["interruption"]
-        has_ended = silence_ms >= ENDED_MS
-        if has_ended or age_ms >= DECIDE_MS:
-            return "interruption" if share >= LIKELY else self._dismiss(age_ms)
-        if share >= CERTAIN:
-            return "interruption"
-        if share <= UNLIKELY and age_ms >= DISMISS_MS:
-            return self._dismiss(age_ms)
+        if age_ms >= DECIDE_MS or not self._overhearing.is_awaited:
+            is_told = self._overhearing.newest is not None
+            has_ended = silence_ms >= ENDED_MS
+            if has_ended or age_ms >= (DECIDE_BY_WORDS_MS if is_told else DECIDE_MS):
+                return "interruption" if share >= LIKELY else self._dismiss(age_ms)
+            if share >= CERTAIN:
+                return "interruption"
+            if share <= UNLIKELY and age_ms >= DISMISS_MS:
+                return self._dismiss(age_ms)
         if age_ms >= HOLD_MS and not self._is_held:
             self._is_held = True
             return "hold"

@@ -26,6 +26,11 @@ class Overhearing:
         if pcm is not None:
             self.ask(pcm)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether words were asked for and none have come yet."""
+        return self._waiting is not None and self.newest is None
+
     def ask(self, pcm: Pcm) -> None:
         """Ask what the sound says so far, unless an answer is still awaited."""
         self.take()

@@ -75,11 +75,11 @@ def test_words_count_beside_the_sound() -> None:
     said = fields | {"num_words": 4.0, "sure_last": 1.0, "sure_mean": 1.0, "tokens_since": 3.0}
     known = {f"seen_{length}": 4.0 for length in (1, 2, 3)}
     ends = dict.fromkeys(("end_after_1", "end_after_2", "end_after_3", "end"), -0.05)
-    goes_on = dict.fromkeys(ends, -4.0)
+    goes_on = dict.fromkeys(ends, -6.0)
     judge = our_judges().end_of_turn
     whole = judge.probability(turn, Reading(**said | known | ends))
     begun = judge.probability(turn, Reading(**said | known | goes_on))
-    assert whole > 0.8 > 0.3 > begun
+    assert whole > 0.8 > 0.5 > begun
     foreign = Reading(**said | known | goes_on | {"unknown_share": 0.25})
     assert judge.probability(turn, foreign) == judge.probability(turn)
 

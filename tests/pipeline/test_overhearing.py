@@ -65,3 +65,19 @@ async def test_words_say_whether_a_reply_is_interrupted(words: float) -> None:
         await s.say(loud(13))  # before half a second has gone by
         assert ("SpeechStarted" in s.names()) is (words == 1.0)
         assert "begin_speech" not in engine.context.calls or words == 1.0
+
+
+async def test_a_sound_that_seems_certain_waits_for_its_words() -> None:
+    engine = FakeEngine(Script(num_frames=25))
+    said = judges(interruption=[1.0])
+    async with session(engine=engine, settings=config(JUDGED), has_playout=True, judges=said) as s:
+        s.conversation.respond()
+        await settle()
+        s.playout.read(480)
+        s.forget()
+        engine.context.reading, engine.context.is_slow_reader = reading(1.0), True
+        await s.say(loud(10))
+        assert s.names() == []
+        assert not s.playout.read(960)[480:].any()  # in silence
+        await s.say(loud(6))
+        assert s.names()[0] == "SpeechStarted"  # they did not come
