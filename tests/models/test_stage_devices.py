@@ -23,6 +23,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
+from models.cache import KvCache
+from models.cache_memory import DeviceMemory
 from models.content import Audio, Image
 from models.encoding import WindowPolicy
 from models.errors import ResourceError
@@ -33,7 +35,6 @@ from models.qwen3_omni.talker import Talker
 from models.qwen3_omni.vocoder import Code2Wav
 from models.screened_head import ScreenedHead
 from models.skeleton import skeleton
-from models.stepping.stepped_voice import SteppedVoices
 from models.weights import finish, take_memory
 
 PLACES = {stage: torch.device("cpu", index) for index, stage in enumerate(STAGES, start=1)}
@@ -60,6 +61,9 @@ def apart(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Qwen3Omni
     monkeypatch.setattr(torch, "tensor", tensor)
     monkeypatch.setattr(ExpertMix, "forward", ExpertMix.gathered)  # as on a GPU
     monkeypatch.setattr(ScreenedHead, "of", lambda head: None)
+    monkeypatch.setattr("models.cache.cache_memory", DeviceMemory)
+    monkeypatch.setattr("models.decode_step._is_plain", lambda weight: False)
+    monkeypatch.setattr("models.work.num_cores", lambda: 1)
     model = skeleton(oracle.config, dtype=torch.float32)
     with FakeTensorMode(allow_non_fake_inputs=True):
         take_memory(model, PLACES["thinker"], what="the model", places=PLACES)
@@ -84,7 +88,8 @@ def test_a_reply_crosses_over(apart: Qwen3Omni, oracle: Oracle) -> None:
     context = rig.engine._contexts[1]
     assert context.talker_cache is not None
     for cache, stage in ((context.thinker_cache, "thinker"), (context.talker_cache, "talker")):
-        assert {part.device for part in cache.layer(0)} == {PLACES[stage]}
+        assert isinstance(cache, KvCache)
+        assert {part.device for part in cache._memory.keys} == {PLACES[stage]}
 
 
 @pytest.mark.parametrize(("stage", "mistaken_for"), [(Talker, "thinker"), (Code2Wav, "talker")])
@@ -100,6 +105,6 @@ def test_a_crossing_that_is_missing_is_noticed(
         ask(apart, oracle)
 
 
-def test_speech_by_steps_needs_one_device(apart: Qwen3Omni) -> None:
-    with pytest.raises(ResourceError, match="talker and code2wav on one device"):
-        SteppedVoices(apart)
+def test_work_by_steps_needs_one_device(apart: Qwen3Omni, oracle: Oracle) -> None:
+    with pytest.raises(ResourceError, match="all of the model on one device"):
+        Rig(apart, oracle, frames=4, windows=WindowPolicy(), by_steps=True)
