@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 Made = TypeVar("Made")
+Other = TypeVar("Other")
 
 
 def num_cores() -> int:
@@ -26,8 +27,11 @@ def limit_blas_threads() -> None:
     threadpool_limits(torch.get_num_threads(), user_api="blas")
 
 
-def side_by_side(first: Callable[[], Made], second: Callable[[], Made]) -> tuple[Made, Made]:
-    """What two functions without gradients make, at the same time where there are cores for it."""
+def side_by_side(first: Callable[[], Made], second: Callable[[], Other]) -> tuple[Made, Other]:
+    """What two functions without gradients make, at the same time where there are cores for it.
+
+    There is one other thread: `second` must not come back here.
+    """
     if num_cores() == 1:
         return first(), second()
     made = _other_core().submit(torch.inference_mode()(second))

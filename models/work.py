@@ -10,12 +10,10 @@ failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from models import scheduler
@@ -30,7 +28,7 @@ from models.qwen3_omni.model import Qwen3Omni
 from models.reply import Reply
 from models.replying import Frame, OwnReply, ReplyMaker
 from models.scheduler import Unit
-from models.threads import num_cores
+from models.threads import num_cores, side_by_side
 from models.word_reading import WordReader
 
 Made = TypeVar("Made")
@@ -76,9 +74,7 @@ class Work:
         self._emit = emit
         self._prefill_tokens = prefill_tokens
         self._max_batch = max_batch
-        self._helper: ThreadPoolExecutor | None = None
-        if model.thinker.device.type == "cpu" and num_cores() > 1:
-            self._helper = ThreadPoolExecutor(1, thread_name_prefix="text")
+        self._has_other_core = model.thinker.device.type == "cpu" and num_cores() > 1
         self._pace = PrefillPace()
         self._batch_pace = BatchPace()
         self._next_context = 0
@@ -160,16 +156,16 @@ class Work:
 
     def _speak(self, units: Sequence[Unit]) -> None:
         """Frames, and at the same time the next tokens of the same replies where that is begun."""
-        beside = scheduler.beside(units, self._contexts, self._replies) if self._helper else []
-        if self._helper is None or not beside:
+        beside = []
+        if self._has_other_core:
+            beside = scheduler.beside(units, self._contexts, self._replies)
+        if not beside:
             self._take(*self._make(units, self._frames()))
             return
-        make_tokens = torch.inference_mode()(partial(self._make, beside, self._tokens()))
-        tokens = self._helper.submit(make_tokens)
-        try:
-            frames = self._make(units, self._frames())
-        finally:
-            made_tokens = tokens.result()
+        frames, made_tokens = side_by_side(
+            partial(self._make, units, self._frames()),
+            partial(self._make, beside, self._tokens()),
+        )
         self._take(*frames)
         self._take(*made_tokens)
 

@@ -46,7 +46,7 @@ def test_a_reply_is_the_same_with_and_without_another_core(
         rig = rig_of(model, oracle)
         ask(rig, 1, QUESTIONS[1])
         rig.drain()
-        assert any(name.startswith("text") for name in threads) == (cores == 2)
+        assert any(name.startswith("beside") for name in threads) == (cores == 2)
         replies.append(rig.replies[1])
     assert len(replies[0].codes) > 2
     same_reply(*replies)
