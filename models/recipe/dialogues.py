@@ -18,15 +18,15 @@ from typing import Any, Literal
 from models.recipe import phrases
 from models.recipe.grammar import Split, expand, sentences
 from models.recipe.pictures import Scene
+from models.recipe.prompts import drawn_prompt, more_sentences
 from models.recipe.seeing import seeing
+from models.recipe.series import series
 from models.recipe.tokenizer import MIN_COUNT
 
 Sound = Literal["speech", "foreign", "noise"]
 RECALL_OFTEN = 6
 TOOLS_OFTEN = 4
-DRESSED_SHARE = 0.3  # of prompts in training: said with something around that changes nothing
-BEFORE = ("hello", "hi", "hey", "please", "now", "thank you", "good morning")
-BEHIND = ("please", "now", "my friend", "today", "thank you", "here")
+MORE_SHARE = 0.4  # of small talk in training
 TOOLS: tuple[Mapping[str, Any], ...] = tuple(
     {
         "type": "function",
@@ -95,11 +95,15 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drill:
-    """What is practised in place of the usual mixture: how often which skill, `num` times."""
+    """What is practised in place of the usual mixture: how often which skill, `num` times.
+
+    is_terse: as a rule typed, and of small pictures, so that little is read for what is learnt.
+    """
 
     weights: Mapping[str, float]
     num: int
     has_tools: bool = False
+    is_terse: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,29 +153,13 @@ def _choose_skill(chance: random.Random, past: Past, usual: Mapping[str, float])
     return chance.choices(names, [weights[name] for name in names])[0]
 
 
-def _prompt(
-    chance: random.Random, patterns: tuple[str, ...], split: Split, *, is_open: bool = False
-) -> str:
-    """A sentence of the patterns; in training often with something before or behind it, so that
-    the few sentences are not learnt as wholes.
-
-    Args:
-        is_open: it ends with what somebody is to repeat, so nothing may follow.
-    """
-    prompt = chance.choice(sentences(patterns, split) or sentences(patterns, "train"))
-    if split != "train" or chance.random() >= DRESSED_SHARE:
-        return prompt
-    is_before = is_open or chance.random() < 0.5
-    dressed = (
-        f"{chance.choice(BEFORE)} {prompt}" if is_before else f"{prompt} {chance.choice(BEHIND)}"
-    )
-    return prompt if dressed in sentences(patterns, "held_out") else dressed
-
-
 # ------------------------------------------------------------------------------------- skills
 def _small_talk(chance: random.Random, past: Past, split: Split) -> Exchange:
-    patterns, reply = chance.choice(list(phrases.SMALL_TALK.values()))
-    return _plain(_prompt(chance, patterns, split), reply)
+    name = chance.choice(list(phrases.SMALL_TALK))
+    patterns, reply = phrases.SMALL_TALK[name]
+    if split == "train" and chance.random() < MORE_SHARE:
+        return _plain(chance.choice(more_sentences(phrases.MORE_TALK[name], patterns)), reply)
+    return _plain(drawn_prompt(chance, patterns, split), reply)
 
 
 def _tell(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -179,7 +167,7 @@ def _tell(chance: random.Random, past: Past, split: Split) -> Exchange:
     tells, reply, *_ = phrases.MEMORY[what]
     value = chance.choice(_VALUES[what])
     past.told[what] = value
-    prompt = _prompt(chance, tells, split).format(value)
+    prompt = drawn_prompt(chance, tells, split).format(value)
     return _plain(prompt, reply.format(value))
 
 
@@ -188,13 +176,13 @@ def _recall(chance: random.Random, past: Past, split: Split) -> Exchange:
     what = chance.choice(list(past.told) if is_told else list(phrases.MEMORY))
     _, _, asks, answer, unknown = phrases.MEMORY[what]
     told = past.told.get(what)
-    return _plain(_prompt(chance, asks, split), answer.format(told) if told else unknown)
+    return _plain(drawn_prompt(chance, asks, split), answer.format(told) if told else unknown)
 
 
 def _count(chance: random.Random, past: Past, split: Split) -> Exchange:
     stop = chance.randint(2, 12)
     counted = ", ".join(phrases.NUMBERS[1 : stop + 1]).capitalize() + "."
-    return _plain(_prompt(chance, phrases.COUNT, split).format(phrases.NUMBERS[stop]), counted)
+    return _plain(drawn_prompt(chance, phrases.COUNT, split).format(phrases.NUMBERS[stop]), counted)
 
 
 def _sum(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -207,13 +195,13 @@ def _sum(chance: random.Random, past: Past, split: Split) -> Exchange:
         a = chance.randint(1, 20)
         b = chance.randint(0, a)
         patterns, word, result = phrases.DIFFERENCE, "minus", a - b
-    prompt = _prompt(chance, patterns, split).format(a=names[a], b=names[b])
+    prompt = drawn_prompt(chance, patterns, split).format(a=names[a], b=names[b])
     return _plain(prompt, f"{names[a].capitalize()} {word} {names[b]} is {names[result]}.")
 
 
 def _repeat(chance: random.Random, past: Past, split: Split) -> Exchange:
     text = chance.choice(sentences((chance.choice(phrases.REPEATED),), split))
-    prompt = _prompt(chance, phrases.REPEAT, split, is_open=True).format(text)
+    prompt = drawn_prompt(chance, phrases.REPEAT, split, is_open=True).format(text)
     return _plain(prompt, _as_written(text))
 
 
@@ -224,6 +212,15 @@ def _see(chance: random.Random, past: Past, split: Split) -> Exchange:
         return [said, Answered(text=phrases.NO_CAMERA)]
     said = Said(text=view.prompt, scenes=view.scenes)
     return [said, Answered(text=view.reply)]
+
+
+def _look(chance: random.Random, past: Past, split: Split) -> Exchange:
+    """Several questions about what one camera sees."""
+    made: Exchange = []
+    for view in series(chance, split):
+        said = Said(text=view.prompt, scenes=view.scenes, is_blind=not view.scenes)
+        made += [said, Answered(text=view.reply)]
+    return made
 
 
 def _reject(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -278,17 +275,17 @@ def _tool_request(chance: random.Random, split: Split) -> ToolUse:
             return prompt.format(spoken), "set_timer", {"minutes": minutes}, done, reply
         case "light":
             state = chance.choice(("on", "off"))
-            prompt = _prompt(chance, phrases.LIGHT, split).format(state)
+            prompt = drawn_prompt(chance, phrases.LIGHT, split).format(state)
             return prompt, "set_light", {"state": state}, done, f"The light is {state}."
         case "temperature":
             degrees = chance.randint(15, 29)
             spoken = spoken_number(degrees)
-            prompt = _prompt(chance, phrases.TEMPERATURE, split).format(spoken)
+            prompt = drawn_prompt(chance, phrases.TEMPERATURE, split).format(spoken)
             reply = f"The temperature is set to {spoken} degrees."
             return prompt, "set_temperature", {"degrees": degrees}, done, reply
         case _:
             hour, minute = chance.randint(1, 12), chance.choice(range(0, 60, 5))
-            prompt = _prompt(chance, phrases.TIME, split)
+            prompt = drawn_prompt(chance, phrases.TIME, split)
             reply = f"It is {spoken_number(hour)} {_spoken_minute(minute)}."
             return prompt, "get_time", {}, {"time": f"{hour:02}:{minute:02}"}, reply
 
@@ -327,6 +324,7 @@ SKILLS: Mapping[str, Callable[[random.Random, Past, Split], Exchange]] = {
     "sum": _sum,
     "repeat": _repeat,
     "see": _see,
+    "look": _look,
     "reject": _reject,
     "refuse": _refuse,
     "tools": _use_tool,
@@ -339,12 +337,14 @@ _WEIGHTS: Mapping[str, float] = {
     "sum": 18,
     "repeat": 14,
     "see": 22,
+    "look": 0,
     "reject": 7,
     "refuse": 2,
     "tools": 24,
 }
 # What has to be exact, word for word and number for number, without much around it.
 SEEING = Drill(weights={**dict.fromkeys(_WEIGHTS, 1.0), "see": 25}, num=2)
+SERIES = Drill(weights={**dict.fromkeys(_WEIGHTS, 0.0), "look": 1}, num=1, is_terse=True)
 DRILLS: tuple[Drill, ...] = (
     Drill(
         weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 50, "repeat": 35, "count": 20},
@@ -356,6 +356,12 @@ DRILLS: tuple[Drill, ...] = (
         num=2,
         has_tools=True,
     ),
+    SERIES,
+    Drill(
+        weights={**dict.fromkeys(_WEIGHTS, 2.0), "small_talk": 60, "tell": 8, "reject": 8},
+        num=4,
+    ),
+    SERIES,
 )
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "name": phrases.NAMES,

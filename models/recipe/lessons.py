@@ -43,6 +43,14 @@ FEW_SHARE = 0.4  # of conversations with tools: not all are offered
 OWN_INSTRUCTIONS_SHARE = 0.25  # of those: somebody's own, in words that are bytes to the model
 QUESTION_WORDS = ("what", "which", "how", "who", "where", "can", "do", "are", "is", "on")
 IMAGINED_SHAPE = (192, 256, 3)  # what a frame is resized to
+TERSE_TYPED_SHARE = 0.8
+FEW_TOKENS = (
+    (64, 128, 3),
+    (96, 128, 3),
+    (64, 160, 3),
+    (128, 128, 3),
+)  # where there is little to see
+MORE_TOKENS = ((160, 224, 3), (192, 256, 3))
 SECONDS_PER_LETTER = (0.055, 0.085)
 
 
@@ -96,6 +104,11 @@ class Classroom:
     drill: Drill | None = None
     is_drawn: bool = False
 
+    @property
+    def is_terse(self) -> bool:
+        """As a rule typed, with small pictures, all by one camera."""
+        return self.drill is not None and self.drill.is_terse
+
 
 def training_room(
     folder: Path | None, drill: Drill | None = None, *, is_drawn: bool = False
@@ -137,11 +150,17 @@ def lesson(room: Classroom, seed: int, epoch: int, *, system: str | None = None)
     fixed = random.Random(f"voices {room.split} {seed}")
     fresh = random.Random(f"acoustics {room.split} {seed} {epoch}")
     voice = room.voice(fixed)
+    typed_share = TERSE_TYPED_SHARE if room.is_terse else TYPED_SHARE
+    camera = new_camera(fresh, _all_scenes(found)) if room.is_terse else None
     turns: list[Heard | Returned | Answered] = []
     for turn in found.turns:
         if isinstance(turn, Said):
-            is_typed = turn.sound != "noise" and fixed.random() < TYPED_SHARE
-            turns += [_typed(turn, room, fresh)] if is_typed else _heard(turn, room, voice, fresh)
+            is_typed = turn.sound != "noise" and fixed.random() < typed_share
+            turns += (
+                [_typed(turn, room, fresh, camera)]
+                if is_typed
+                else _heard(turn, room, voice, fresh, camera)
+            )
         else:
             turns.append(turn)
     about_system = fresh if system is None else random.Random(f"{system} {found.has_tools}")
@@ -150,6 +169,10 @@ def lesson(room: Classroom, seed: int, epoch: int, *, system: str | None = None)
         instructions=_instructions(about_system),
         tools=_offered(found, about_system) if found.has_tools else (),
     )
+
+
+def _all_scenes(found: Conversation) -> tuple[Scene, ...]:
+    return tuple(s for turn in found.turns if isinstance(turn, Said) for s in turn.scenes)
 
 
 def _offered(found: Conversation, chance: random.Random) -> tuple[Mapping[str, Any], ...]:
@@ -176,9 +199,9 @@ def _instructions(chance: random.Random) -> str:
     return " ".join(words)
 
 
-def _typed(said: Said, room: Classroom, chance: random.Random) -> Heard:
+def _typed(said: Said, room: Classroom, chance: random.Random, camera: Camera | None) -> Heard:
     """The newest picture, then the words."""
-    camera = new_camera(chance, said.scenes)
+    camera = camera or new_camera(chance, said.scenes)
     views = tuple(View(from_s=float(i), scene=s, camera=camera) for i, s in enumerate(said.scenes))
     parts: list[Part] = [Image(rgb=_frame(view, room, moment)) for moment, view in enumerate(views)]
     parts.append(Text(text=_written(said.text, chance)))
@@ -201,7 +224,9 @@ def _written(text: str, chance: random.Random) -> str:
     return joined + chance.choice(("?", "?", "") if is_question else (".", "!", "", ""))
 
 
-def _heard(said: Said, room: Classroom, voice: Voice, chance: random.Random) -> list[Heard]:
+def _heard(
+    said: Said, room: Classroom, voice: Voice, chance: random.Random, camera: Camera | None
+) -> list[Heard]:
     """Sound, with the camera's frames or behind pictures that were sent as messages before it."""
     looks_on = not said.is_blind and chance.random() < LOOKS_ON_SHARE
     if room.folder is None:
@@ -214,7 +239,7 @@ def _heard(said: Said, room: Classroom, voice: Voice, chance: random.Random) -> 
         scenes = (Scene(things=(random_thing(chance),)),)
     words = heard_as(said)
     if scenes and chance.random() < SENT_SHARE:
-        camera = new_camera(chance, scenes)
+        camera = camera or new_camera(chance, scenes)
         alone = Message(role="user", parts=(Audio(pcm=pcm),))
         return [
             *(_sent(scene, camera, room) for scene in scenes),
@@ -222,7 +247,7 @@ def _heard(said: Said, room: Classroom, voice: Voice, chance: random.Random) -> 
         ]
     if len(scenes) > 1:  # time to show both
         pcm = np.concatenate([_silence(chance.uniform(1.0, 1.5)), pcm])
-    views = _views(scenes, pcm, chance)
+    views = _views(scenes, pcm, chance, camera)
     audio = Audio(pcm=pcm, frames=_frames(views, pcm, room))
     return [Heard(message=Message(role="user", parts=(audio,)), words=words, views=views)]
 
@@ -234,11 +259,13 @@ def _sent(scene: Scene, camera: Camera, room: Classroom) -> Heard:
     return Heard(message=message, words=None, views=(view,))
 
 
-def _views(scenes: tuple[Scene, ...], pcm: Pcm, chance: random.Random) -> tuple[View, ...]:
+def _views(
+    scenes: tuple[Scene, ...], pcm: Pcm, chance: random.Random, camera: Camera | None
+) -> tuple[View, ...]:
     """The scenes share the time, the last one has at least the last second."""
     if not scenes:
         return ()
-    camera = new_camera(chance, scenes)
+    camera = camera or new_camera(chance, scenes)
     seconds = len(pcm) / voices.SAMPLE_RATE_HZ
     last = View(from_s=0.0, scene=scenes[-1], camera=camera)
     if len(scenes) == 1:
@@ -271,8 +298,16 @@ def _frames(views: tuple[View, ...], pcm: Pcm, room: Classroom) -> tuple[tuple[f
 
 def _frame(view: View, room: Classroom, moment: int) -> Rgb:
     if room.folder is None and not room.is_drawn:
-        return np.zeros(IMAGINED_SHAPE, np.uint8)
+        return np.zeros(_imagined_shape(view, room), np.uint8)
     return draw(view.scene, view.camera, moment=moment)
+
+
+def _imagined_shape(view: View, room: Classroom) -> tuple[int, int, int]:
+    """In a terse room as few tokens as keep things apart; the same for all frames of a camera."""
+    if not room.is_terse:
+        return IMAGINED_SHAPE
+    shapes = FEW_TOKENS if len(view.scene.things) < 3 else MORE_TOKENS
+    return shapes[view.camera.seed % len(shapes)]
 
 
 def _silence(seconds: float) -> Pcm:

@@ -1,20 +1,23 @@
 """Questions about what the camera sees, with the scenes and the right answers.
 
-Each kind draws the scenes first, then asks, then answers from the scene. Part of
-`models.recipe.dialogues`; draws no pixels.
+Each kind draws the scenes first, then asks, then answers from the scene.
+`models.recipe.series` asks several questions about one. Part of `models.recipe.dialogues`; draws
+no pixels.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from models.recipe import phrases
-from models.recipe.grammar import Split, sentences
+from models.recipe.grammar import Split
 from models.recipe.pictures import Place, Scene, Thing, moved, random_thing
+from models.recipe.prompts import drawn_prompt
 
 MAX_COUNT = 6
+Asked = tuple[str, str]  # what is asked, and the answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,40 +40,32 @@ def named(thing: Thing) -> str:
     return f"{thing.colour} {thing.shape}"
 
 
-def _one(chance: random.Random) -> Thing:
+def one_thing(chance: random.Random) -> Thing:
+    """Any thing, as a rule in the middle."""
     return random_thing(chance, chance.choice(("left", "middle", "middle", "right")))
 
 
-def _ask(chance: random.Random, patterns: tuple[str, ...], split: Split) -> str:
-    return chance.choice(sentences(patterns, split))
-
-
 def _colour(chance: random.Random, split: Split) -> View:
-    thing = _one(chance)
+    thing = one_thing(chance)
     if chance.random() < 0.25:
         thing = replace(thing, shape=str(chance.randint(0, 9)))
-    prompt = _ask(chance, phrases.SEE_COLOUR, split)
-    return View(prompt=prompt, scenes=(Scene(things=(thing,)),), reply=f"It is {thing.colour}.")
+    return _shown(ask_colour(chance, split, thing), thing)
 
 
 def _shape(chance: random.Random, split: Split) -> View:
-    thing = _one(chance)
-    prompt = _ask(chance, phrases.SEE_SHAPE, split)
-    return View(prompt=prompt, scenes=(Scene(things=(thing,)),), reply=f"It is a {thing.shape}.")
+    thing = one_thing(chance)
+    return _shown(ask_shape(chance, split, thing), thing)
 
 
 def _thing(chance: random.Random, split: Split) -> View:
-    prompt = _ask(chance, phrases.SEE_THING, split)
-    if chance.random() < 0.1:
-        return View(prompt=prompt, scenes=(Scene(),), reply="I see nothing.")
-    if chance.random() < 0.5:
-        thing = _one(chance)
-        return View(
-            prompt=prompt, scenes=(Scene(things=(thing,)),), reply=f"I see {_a(named(thing))}."
-        )
-    left, right = random_thing(chance, "left"), random_thing(chance, "right")
-    reply = f"I see {_a(named(left))} and {_a(named(right))}."
-    return View(prompt=prompt, scenes=(Scene(things=(left, right)),), reply=reply)
+    prompt = drawn_prompt(chance, phrases.SEE_THING, split)
+    things: tuple[Thing, ...] = ()
+    if chance.random() >= 0.1:
+        if chance.random() < 0.5:
+            things = (one_thing(chance),)
+        else:
+            things = (random_thing(chance, "left"), random_thing(chance, "right"))
+    return _shown((prompt, _what_is_seen(things)), *things)
 
 
 def _number(chance: random.Random, split: Split) -> View:
@@ -81,49 +76,101 @@ def _number(chance: random.Random, split: Split) -> View:
     things = [replace(random_thing(chance), shape=shape) for _ in range(count)]
     different = [other for other in phrases.SHAPES if other != shape]
     things += [replace(random_thing(chance), shape=chance.choice(different)) for _ in range(others)]
-    word = chance.choice(phrases.THINGS) if not others and chance.random() < 0.5 else f"{shape}s"
-    prompt = _ask(chance, phrases.SEE_COUNT, split).format(word)
-    said = phrases.NUMBERS[count]
-    reply = f"I see {said} {word if count > 1 else word.removesuffix('s')}."
-    return View(prompt=prompt, scenes=(Scene(things=tuple(things)),), reply=reply)
+    return _shown(ask_number(chance, split, things, shape), *things)
 
 
 def _side(chance: random.Random, split: Split) -> View:
     left, right = random_thing(chance, "left"), random_thing(chance, "right")
-    side = chance.choice(phrases.SIDES)
-    asked = left if side == "left" else right
-    prompt = _ask(chance, phrases.SEE_SIDE, split).format(side)
-    reply = f"On the {side} is {_a(named(asked))}."
-    return View(prompt=prompt, scenes=(Scene(things=(left, right)),), reply=reply)
+    return _shown(ask_side(chance, split, left, right), left, right)
 
 
 def _where(chance: random.Random, split: Split) -> View:
     left, right = random_thing(chance, "left"), random_thing(chance, "right")
     while right.shape == left.shape:
         right = random_thing(chance, "right")
-    asked = chance.choice((left, right))
-    prompt = _ask(chance, phrases.WHERE, split).format(asked.shape)
-    reply = f"The {asked.shape} is on the {asked.place}."
-    return View(prompt=prompt, scenes=(Scene(things=(left, right)),), reply=reply)
+    return _shown(ask_where(chance, split, chance.choice((left, right))), left, right)
 
 
 def _digit(chance: random.Random, split: Split) -> View:
     digit = chance.randint(0, 9)
-    thing = replace(_one(chance), shape=str(digit))
-    prompt = _ask(chance, phrases.SEE_DIGIT, split)
-    reply = f"It is the number {phrases.NUMBERS[digit]}."
-    return View(prompt=prompt, scenes=(Scene(things=(thing,)),), reply=reply)
+    thing = replace(one_thing(chance), shape=str(digit))
+    return _shown(ask_digit(chance, split, thing), thing)
 
 
 def _change(chance: random.Random, split: Split) -> View:
-    before = _one(chance)
-    after, reply = _changed(chance, before)
-    prompt = _ask(chance, phrases.CHANGED, split)
+    before = one_thing(chance)
+    after, told = changed(chance, before)
+    prompt, reply = ask_change(chance, split, told)
     scenes = (Scene(things=(before,)), Scene(things=after))
     return View(prompt=prompt, scenes=scenes, reply=reply)
 
 
-def _changed(chance: random.Random, before: Thing) -> tuple[tuple[Thing, ...], str]:
+def _shown(asked: Asked, *things: Thing) -> View:
+    prompt, reply = asked
+    return View(prompt=prompt, scenes=(Scene(things=things),), reply=reply)
+
+
+# --------------------------------------------------------------------------------- questions
+def ask_colour(chance: random.Random, split: Split, thing: Thing) -> Asked:
+    """The colour of the only thing."""
+    return drawn_prompt(chance, phrases.SEE_COLOUR, split), f"It is {thing.colour}."
+
+
+def ask_shape(chance: random.Random, split: Split, thing: Thing) -> Asked:
+    """The shape of the only thing."""
+    return drawn_prompt(chance, phrases.SEE_SHAPE, split), f"It is a {thing.shape}."
+
+
+def ask_digit(chance: random.Random, split: Split, thing: Thing) -> Asked:
+    """The printed digit, which is the only thing."""
+    prompt = drawn_prompt(chance, phrases.SEE_DIGIT, split)
+    return prompt, f"It is the number {phrases.NUMBERS[int(thing.shape)]}."
+
+
+def ask_thing(chance: random.Random, split: Split, things: Sequence[Thing]) -> Asked:
+    """What is to be seen: nothing, one thing, or one on the left and one on the right."""
+    return drawn_prompt(chance, phrases.SEE_THING, split), _what_is_seen(things)
+
+
+def ask_number(chance: random.Random, split: Split, things: Sequence[Thing], shape: str) -> Asked:
+    """How many things there are of one shape; where there are no others, how many there are."""
+    count = sum(thing.shape == shape for thing in things)
+    word = f"{shape}s"
+    if count == len(things) and chance.random() < 0.5:
+        word = chance.choice(phrases.THINGS)
+    prompt = drawn_prompt(chance, phrases.SEE_COUNT, split).format(word)
+    return (
+        prompt,
+        f"I see {phrases.NUMBERS[count]} {word if count > 1 else word.removesuffix('s')}.",
+    )
+
+
+def ask_side(chance: random.Random, split: Split, left: Thing, right: Thing) -> Asked:
+    """What is on the left, or on the right."""
+    side = chance.choice(phrases.SIDES)
+    asked = left if side == "left" else right
+    prompt = drawn_prompt(chance, phrases.SEE_SIDE, split).format(side)
+    return prompt, f"On the {side} is {_a(named(asked))}."
+
+
+def ask_where(chance: random.Random, split: Split, asked: Thing) -> Asked:
+    """On which side the only thing of its shape is."""
+    prompt = drawn_prompt(chance, phrases.WHERE, split).format(asked.shape)
+    return prompt, f"The {asked.shape} is on the {asked.place}."
+
+
+def ask_change(chance: random.Random, split: Split, told: str) -> Asked:
+    """What has changed since the picture before."""
+    return drawn_prompt(chance, phrases.CHANGED, split), told
+
+
+def _what_is_seen(things: Sequence[Thing]) -> str:
+    return f"I see {' and '.join(_a(named(thing)) for thing in things) or 'nothing'}."
+
+
+# ----------------------------------------------------------------------------------- changes
+def changed(chance: random.Random, before: Thing) -> tuple[tuple[Thing, ...], str]:
+    """What a picture of one thing shows after some change, or none; and what has changed."""
     match chance.choice(("colour", "shape", "place", "gone", "nothing")):
         case "colour":
             colour = chance.choice([name for name in phrases.COLOURS if name != before.colour])

@@ -24,7 +24,7 @@ from models.recipe.run import Pace, Run
 from models.recipe.sheets import Sheet
 
 LANGUAGE_PACE = Pace(peak_rate=1.5e-3, warmup_steps=200, rate_halves_after=3000, averaging=0.997)
-PACE = Pace(peak_rate=1.5e-3, warmup_steps=60, rate_halves_after=2000, averaging=0.995)
+PACE = Pace(peak_rate=1.5e-3, warmup_steps=60, rate_halves_after=6000, averaging=0.995)
 MAX_PADDED_TOKENS = 4000
 MIN_SHARED = 24  # tokens that sheets must begin with in common to be computed together
 

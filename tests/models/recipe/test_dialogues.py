@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -16,11 +18,16 @@ from models.recipe.dialogues import (
     Drill,
     Returned,
     Said,
+    all_texts,
     conversation,
     spoken_number,
     spoken_replies,
 )
 from models.recipe.grammar import expand, sentences
+from models.recipe.pictures import Thing
+from models.recipe.prompts import more_sentences
+from models.recipe.seeing import View
+from models.recipe.series import series
 
 MANY = [conversation(seed, "train") for seed in range(1500)]
 WORDS = {word: number for number, word in enumerate(phrases.NUMBERS)}
@@ -146,3 +153,88 @@ def test_a_drill_practises_what_it_says(drill: Drill) -> None:
     most = max(drill.weights, key=lambda skill: drill.weights[skill])
     assert counted.most_common(1)[0][0] == most
     assert conversation(7, "train", drill) == conversation(7, "train", drill)
+
+
+@pytest.mark.parametrize("name", phrases.SMALL_TALK)
+def test_more_small_talk_is_other_sentences_of_known_words(name: str) -> None:
+    patterns, _ = phrases.SMALL_TALK[name]
+    more = more_sentences(phrases.MORE_TALK[name], patterns)
+    assert not set(more) & set(sentences(patterns, "held_out"))
+    assert {word for sentence in more for word in sentence.split()} <= known_words()
+
+
+@cache
+def known_words() -> set[str]:
+    return {word for text in all_texts(2000) for word in re.findall(r"[a-z']+", text)}
+
+
+def test_every_question_of_a_series_is_answered_by_what_was_shown() -> None:
+    told = Counter(
+        kind for seed in range(300) for kind in _told(series(random.Random(seed), "train"))
+    )
+    assert set(told) == {
+        "count",
+        "side",
+        "where",
+        "other",
+        "colour",
+        "shape",
+        "place",
+        "gone",
+        "same",
+    }
+    assert min(told.values()) > 20
+
+
+def _told(views: list[View]) -> list[str]:
+    """What each answer is about, held against the scenes; empty scenes go on with the last ones."""
+    kinds = []
+    seen: list[tuple[Thing, ...]] = []
+    for view in views:
+        seen += [scene.things for scene in view.scenes]
+        now = seen[-1]
+        before = seen[-2][0] if len(seen) > 1 and seen[-2] else None
+        words = view.reply.lower().rstrip(".").split()
+        if match := re.fullmatch(r"I see (\w+) (\w+)\.", view.reply):
+            if match[1] not in WORDS:
+                kinds.append("other")
+                continue
+            shape = match[2].removesuffix("s")
+            counted = [t for t in now if t.shape == shape or shape in ("thing", "object", "shape")]
+            assert len(counted) == WORDS[match[1]]
+            kinds.append("count")
+        elif words[:2] == ["on", "the"]:
+            (thing,) = (thing for thing in now if thing.place == words[2])
+            assert words[-2:] == [thing.colour, thing.shape]
+            kinds.append("side")
+        elif words[2:5] == ["is", "on", "the"]:
+            (thing,) = (thing for thing in now if thing.shape == words[1])
+            assert thing.place == words[-1]
+            kinds.append("where")
+        elif words[0] == "the" or words[0] == "nothing":
+            assert before is not None
+            after = now[0] if now else None
+            kinds.append(_change(before, after, words))
+        else:
+            assert all(
+                thing.colour in words or thing.shape in words or words[-1] in WORDS for thing in now
+            )
+            kinds.append("other")
+    return kinds
+
+
+def _change(before: Thing, after: Thing | None, words: list[str]) -> str:
+    if after is None:
+        assert words == ["the", before.shape, "is", "gone"]
+        return "gone"
+    if before.colour != after.colour:
+        assert (words[1], words[3], words[-1]) == (before.shape, before.colour, after.colour)
+        return "colour"
+    if before.shape != after.shape:
+        assert (words[1], words[-1]) == (before.shape, after.shape)
+        return "shape"
+    if before.place != after.place:
+        assert (words[1], words[-1]) == (before.shape, after.place)
+        return "place"
+    assert words == ["nothing", "has", "changed"]
+    return "same"
