@@ -1,8 +1,8 @@
 """Spoken sentences for learning to hear: sound, and the words as token ids.
 
 Kept in shards of one work folder, made once from their number: prompts of conversations, sentences
-that are repeated, words in any order, and speech of no use, whose words are all UNKNOWN. Stored are
-raw log-mel features; what changes from pass to pass is done to them (`models.recipe.mel_noise`).
+that are repeated, words in any order, numbers, and speech of no use, whose words are all UNKNOWN.
+Stored are raw log-mel features; what changes from pass to pass is done to them (`models.recipe.mel_noise`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from torch import Tensor
 from models.qwen3_omni.mel import LogMel
 from models.recipe import acoustics, voices
 from models.recipe.blended import blended
-from models.recipe.dialogues import SKILLS, Past, Said, conversation
+from models.recipe.dialogues import SKILLS, Past, Said, conversation, spoken_number
 from models.recipe.grammar import Split
 from models.recipe.speakers import spoken
 
 UNKNOWN = "?"  # stands for a word that is not the model's
 UTTERANCES_PER_SHARD = 500
 BLENDED_SHARE = 0.5  # of two voices
+MAX_NUMBER = 59
 WORST_CASE_SHARE = 0.3  # made with all of `acoustics.Conditions`; the others are clean
 
 
@@ -117,6 +118,11 @@ def _said(chance: random.Random) -> Said:
             for word in prompt.split()
         ]
         return Said(text=" ".join(chance.sample(words, min(len(words), chance.randint(1, 6)))))
+    if draw < 0.55:
+        numbers = (
+            spoken_number(chance.randint(0, MAX_NUMBER)) for _ in range(chance.randint(1, 3))
+        )
+        return Said(text=" ".join(numbers))
     return Said(text=random_prompt(chance, "train"))
 
 
