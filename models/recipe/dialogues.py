@@ -344,25 +344,17 @@ _WEIGHTS: Mapping[str, float] = {
 }
 # What has to be exact, word for word and number for number, without much around it.
 SEEING = Drill(weights={**dict.fromkeys(_WEIGHTS, 1.0), "see": 25}, num=2)
-SERIES = Drill(weights={**dict.fromkeys(_WEIGHTS, 0.0), "look": 1}, num=1, is_terse=True)
-DRILLS: tuple[Drill, ...] = (
-    Drill(
-        weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 50, "repeat": 35, "count": 20},
-        num=3,
-    ),
-    SEEING,
-    Drill(
-        weights={**dict.fromkeys(_WEIGHTS, 2.0), "tools": 20, "sum": 4, "recall": 0.5},
-        num=2,
-        has_tools=True,
-    ),
-    SERIES,
-    Drill(
-        weights={**dict.fromkeys(_WEIGHTS, 2.0), "small_talk": 60, "tell": 8, "reject": 8},
-        num=4,
-    ),
-    SERIES,
+SUMS = Drill(weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 50, "repeat": 35, "count": 20}, num=3)
+ACTING = Drill(
+    weights={**dict.fromkeys(_WEIGHTS, 2.0), "tools": 20, "sum": 4, "recall": 0.5},
+    num=2,
+    has_tools=True,
 )
+TALKING = Drill(
+    weights={**dict.fromkeys(_WEIGHTS, 2.0), "small_talk": 60, "tell": 8, "reject": 8}, num=4
+)
+SERIES = Drill(weights={**dict.fromkeys(_WEIGHTS, 0.0), "look": 1}, num=1, is_terse=True)
+DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, SERIES, ACTING, SERIES, TALKING, SERIES)
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "name": phrases.NAMES,
     "colour": phrases.COLOURS,
@@ -382,5 +374,9 @@ def all_texts(num_conversations: int) -> Iterator[str]:
                     yield f" {turn.text}"
     for pattern in phrases.REPEATED:
         yield from expand(pattern)
+    for patterns in (*(p for p, _ in phrases.SMALL_TALK.values()), *phrases.MORE_TALK.values()):
+        for text in (sentence for pattern in patterns for sentence in expand(pattern)):
+            yield text
+            yield f" {text}"
     for _ in range(MIN_COUNT):
         yield from phrases.INSTRUCTIONS

@@ -68,10 +68,14 @@ def work_vocabulary(work: Path) -> Vocabulary:
     """That of vocabulary.json in `work`: learnt once, the tables follow from it."""
     path = work / VOCABULARY_FILE
     if not path.exists():
-        system = ChatTemplate(TEMPLATE).system("", TOOLS)
-        found = learn_vocabulary([*all_texts(NUM_VOCABULARY_CONVERSATIONS), system, system])
-        save_vocabulary(found, work)
+        save_vocabulary(todays_vocabulary(), work)
     return Vocabulary(pieces=tuple(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def todays_vocabulary() -> Vocabulary:
+    """What the conversations, as they are now, are made of."""
+    system = ChatTemplate(TEMPLATE).system("", TOOLS)
+    return learn_vocabulary([*all_texts(NUM_VOCABULARY_CONVERSATIONS), system, system])
 
 
 def save_vocabulary(vocabulary: Vocabulary, work: Path) -> None:

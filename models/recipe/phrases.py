@@ -94,6 +94,28 @@ SMALL_TALK: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("(well done|very good|that is right|you are right)", "(good|great) (job|work)"),
         "Thank you, I am doing my best.",
     ),
+    "call": (
+        (
+            "stop [please|now|talking|it]",
+            "wait [a moment|please|a second]",
+            "hold on [please|a moment|a second]",
+            "(one moment|excuse me|be quiet) [please|now]",
+            "[but] i have a question",
+        ),
+        "Of course. What can I do for you?",
+    ),
+    "yes": (
+        (
+            "yes [yes|please|sure|i see|of course|it is]",
+            "(yeah|okay|sure|exactly|wow) [yeah|okay|sure|great|good|i see]",
+            "(i see|of course|all right|that is true)",
+        ),
+        "I am glad to hear that.",
+    ),
+    "no": (
+        ("no [no|not now|not really|i do not|it is not]", "(not really|never|i do not think so)"),
+        "I am sorry to hear that. Shall I tell you a joke?",
+    ),
 }
 
 # More ways to say the same, in training alone: what the exam holds out is among those above.
@@ -180,6 +202,23 @@ MORE_TALK: Mapping[str, tuple[str, ...]] = {
         "(well done|very good|you are right) (my friend|now|today)",
         "that (is|was) (good|great|very good|very well done)",
         "you are [very|really] (good|great)",
+    ),
+    "call": (
+        "(no|hey|but|please|sorry|okay) (stop|wait|hold on|listen|one moment)",
+        "(stop|wait) (stop|wait) [please]",
+        "(hey|please|now) listen [to me]",
+        "(sorry|excuse me|wait|no|okay) [but] i have a [small|good] question",
+        "(quiet|be quiet|stop talking) [please|now|my friend]",
+        "(wait|no|sorry|but) that is not (it|right|what i want)",
+    ),
+    "yes": (
+        "(oh|well|and|hello) (yes|yeah|okay|sure|wow)",
+        "(yes|yeah|okay|all right) (that is (right|good|true)|i know|thank you|very good|now)",
+        "oh (really|i see|wow|okay)",
+    ),
+    "no": (
+        "(oh|well|but|and) (no|not really|never)",
+        "no (i am not|that is not true|never|my friend|i do not think so|not today)",
     ),
 }
 

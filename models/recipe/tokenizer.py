@@ -43,6 +43,11 @@ class Vocabulary:
         """Id of a word; ValueError where it is not one token."""
         return self.pieces.index(_spelled(word))
 
+    def with_pieces(self, others: Iterable[str]) -> Vocabulary:
+        """The same, and behind them what it lacks: only the special tokens' ids change."""
+        known = set(self.pieces)
+        return Vocabulary(pieces=(*self.pieces, *(p for p in others if p not in known)))
+
 
 def learn_vocabulary(texts: Iterable[str]) -> Vocabulary:
     """Words of `texts` as they stand there, a space before them included."""

@@ -2,7 +2,8 @@
 
 Kept in shards of one work folder, made once from their number: prompts of conversations, sentences
 that are repeated, words in any order, numbers, and speech of no use, whose words are all UNKNOWN.
-Stored are raw log-mel features; what changes from pass to pass is done to them (`models.recipe.mel_noise`).
+Stored are raw log-mel features; what changes from pass to pass is done to them
+(`models.recipe.mel_noise`).
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from models.qwen3_omni.mel import LogMel
-from models.recipe import acoustics, voices
+from models.recipe import acoustics, phrases, voices
 from models.recipe.blended import blended
 from models.recipe.dialogues import SKILLS, Past, Said, conversation, spoken_number
-from models.recipe.grammar import Split
+from models.recipe.grammar import Split, sentences
+from models.recipe.prompts import more_sentences
 from models.recipe.speakers import spoken
 
 UNKNOWN = "?"  # stands for a word that is not the model's
 UTTERANCES_PER_SHARD = 500
 BLENDED_SHARE = 0.5  # of two voices
 MAX_NUMBER = 59
+SHORT = ("call", "yes", "no")  # is heard over replies, and has to be told from noise
 WORST_CASE_SHARE = 0.3  # made with all of `acoustics.Conditions`; the others are clean
 
 
@@ -123,7 +127,27 @@ def _said(chance: random.Random) -> Said:
             spoken_number(chance.randint(0, MAX_NUMBER)) for _ in range(chance.randint(1, 3))
         )
         return Said(text=" ".join(numbers))
+    if draw < 0.65:
+        name = chance.choice(SHORT)
+        patterns, _ = phrases.SMALL_TALK[name]
+        more = more_sentences(phrases.MORE_TALK[name], patterns)
+        return Said(text=chance.choice((*sentences(patterns, "train"), *more)))
+    if draw < 0.72:
+        return Said(text=" ".join(chance.sample(_words_of_small_talk(), chance.randint(1, 5))))
     return Said(text=random_prompt(chance, "train"))
+
+
+@cache
+def _words_of_small_talk() -> list[str]:
+    texts = [
+        text
+        for name, (patterns, _) in phrases.SMALL_TALK.items()
+        for text in (
+            *sentences(patterns, "train"),
+            *more_sentences(phrases.MORE_TALK[name], patterns),
+        )
+    ]
+    return sorted({word for text in texts for word in text.split()})
 
 
 def random_prompt(chance: random.Random, split: Split) -> str:

@@ -2,7 +2,8 @@
 
 Beside the weights lie the steps that each stage has learnt, and the codec: talker and vocoder know
 its codes and no others. What is made anew are the optimisers' states and the head for phonemes.
-Rates rise once more, and then fall as if they had never stopped.
+Rates rise once more, and then fall as if they had never stopped. Words that the conversations have
+gained since get ids behind all others, and embeddings of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from models.config import parse_config, read_config
 from models.errors import CheckpointError
@@ -22,7 +23,7 @@ from models.qwen3_omni.model import Qwen3Omni
 from models.recipe import hearing, sight, talker, thinker, vocoder
 from models.recipe.codec import Codec
 from models.recipe.hearing import Pupil
-from models.recipe.learner import new_learner, save_vocabulary
+from models.recipe.learner import Learner, new_learner, save_vocabulary, todays_vocabulary
 from models.recipe.phonemes import num_phonemes, word_phonemes
 from models.recipe.run import Pace, Run, saved_step
 from models.recipe.sizes import embedded_config
@@ -54,11 +55,12 @@ def begin_from(checkpoint: Path, work: Path, seed: int) -> None:
     config = read_config(checkpoint)
     if config != replace(parse_config(embedded_config(vocabulary)), dtype=config.dtype):
         raise CheckpointError(f"{checkpoint} has other sizes than the recipe's")
-    learner = new_learner(vocabulary, seed)
+    grown = vocabulary.with_pieces(todays_vocabulary().pieces)
+    learner = new_learner(grown, seed)
     model = Qwen3Omni(config)
     load_weights(model, checkpoint, device=torch.device("cpu"), dtype=torch.float32)
     model.requires_grad_(True)
-    learner.thinker.load_state_dict(model.thinker.state_dict())
+    _take_over(learner, model.thinker.state_dict(), vocabulary.size - len(vocabulary.pieces))
     pupil = Pupil(learner.thinker.audio_tower, num_phonemes(word_phonemes(learner)))
     nn.init.zeros_(pupil.sounds.weight)  # it must not disturb what the encoder knows
     modules = {
@@ -69,12 +71,24 @@ def begin_from(checkpoint: Path, work: Path, seed: int) -> None:
         "vocoder": model.code2wav,
     }
     work.mkdir(parents=True, exist_ok=True)
-    save_vocabulary(vocabulary, work)
+    save_vocabulary(grown, work)
     codec.save(work / CODEC_FILE)
     for name, module in modules.items():
         assert module is not None
         run = Run.new(module, _PACES[name], seed, step=steps[name])
         run.save(work / f"{name}.pt")
+
+
+def _take_over(learner: Learner, known: Mapping[str, Tensor], num_special: int) -> None:
+    """Give a learner the weights of one with fewer words; rows of new words stay as they are."""
+    merged = dict(known)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        rows = learner.thinker.state_dict()[name].clone()
+        num_words = len(known[name]) - num_special
+        rows[:num_words] = known[name][:num_words]
+        rows[-num_special:] = known[name][-num_special:]
+        merged[name] = rows
+    learner.thinker.load_state_dict(merged)
 
 
 def write_training(work: Path, checkpoint: Path) -> None:

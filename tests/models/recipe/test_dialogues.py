@@ -18,12 +18,12 @@ from models.recipe.dialogues import (
     Drill,
     Returned,
     Said,
-    all_texts,
     conversation,
     spoken_number,
     spoken_replies,
 )
 from models.recipe.grammar import expand, sentences
+from models.recipe.learner import todays_vocabulary
 from models.recipe.pictures import Thing
 from models.recipe.prompts import more_sentences
 from models.recipe.seeing import View
@@ -165,7 +165,7 @@ def test_more_small_talk_is_other_sentences_of_known_words(name: str) -> None:
 
 @cache
 def known_words() -> set[str]:
-    return {word for text in all_texts(2000) for word in re.findall(r"[a-z']+", text)}
+    return {piece.removeprefix("Ġ") for piece in todays_vocabulary().pieces}
 
 
 def test_every_question_of_a_series_is_answered_by_what_was_shown() -> None:
