@@ -185,7 +185,12 @@ def changed(chance: random.Random, before: Thing) -> tuple[tuple[Thing, ...], st
         case "gone":
             return (), f"The {before.shape} is gone."
         case _:
-            return (before,), "Nothing has changed."
+            return unchanged(before)
+
+
+def unchanged(before: Thing) -> tuple[tuple[Thing, ...], str]:
+    """The same picture of one thing, and what is said of that."""
+    return (before,), "Nothing has changed."
 
 
 def _a(name: str) -> str:

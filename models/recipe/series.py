@@ -28,12 +28,14 @@ from models.recipe.seeing import (
     ask_where,
     changed,
     one_thing,
+    unchanged,
 )
 
-CHANGES_SHARE = 0.5
-CROWD_SHARE = 0.5  # of series about one scene
+CHANGES_SHARE = 0.45
+CROWD_SHARE = 0.65  # of series about one scene
 MAX_THINGS = 8
 MAX_CHANGES = 5
+SAME_SHARE = 0.25  # of pictures: nothing has changed, which is the hardest to tell
 BOTH_SHARE = 0.6  # of series of changes: the first two pictures come together
 
 
@@ -105,7 +107,8 @@ def _changes(chance: random.Random, split: Split) -> list[View]:
         ask: Callable[[random.Random, Split, Thing], Asked] = chance.choice((ask_colour, ask_shape))
         views += _questions(shown.pop(), [ask(chance, split, thing)])
     for _ in range(chance.randint(2, MAX_CHANGES)):
-        after, told = changed(chance, thing)
+        is_same = chance.random() < SAME_SHARE
+        after, told = unchanged(thing) if is_same else changed(chance, thing)
         prompt, reply = ask_change(chance, split, told)
         views.append(View(prompt=prompt, scenes=(*shown, Scene(things=after)), reply=reply))
         shown = []
