@@ -13,6 +13,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from models.recipe import phrases
@@ -127,7 +128,7 @@ def conversation(seed: int, split: Split, drill: Drill | None = None) -> Convers
     turns: list[Turn] = []
     skills: list[str] = []
     for _ in range(num):
-        skill = _choose_skill(chance, past, _WEIGHTS if drill is None else drill.weights)
+        skill = _choose_skill(chance, past, WEIGHTS if drill is None else drill.weights)
         turns += SKILLS[skill](chance, past, split)
         skills.append(skill)
     return Conversation(turns=tuple(turns), skills=tuple(skills), has_tools=past.has_tools)
@@ -203,6 +204,22 @@ def _repeat(chance: random.Random, past: Past, split: Split) -> Exchange:
     text = chance.choice(sentences((chance.choice(phrases.REPEATED),), split))
     prompt = drawn_prompt(chance, phrases.REPEAT, split, is_open=True).format(text)
     return _plain(prompt, _as_written(text))
+
+
+def _echo(chance: random.Random, past: Past, split: Split) -> Exchange:
+    """Words that make no sentence, so that nothing helps but to say what was heard."""
+    firsts, words = _repeated_words()
+    text = " ".join([chance.choice(firsts), *chance.sample(words, chance.randint(0, 4))])
+    prompt = drawn_prompt(chance, phrases.REPEAT, split, is_open=True).format(text)
+    return _plain(prompt, _as_written(text))
+
+
+@cache
+def _repeated_words() -> tuple[list[str], list[str]]:
+    """Words that sentences to repeat begin with, and all others."""
+    found = [text.split() for text in sentences(phrases.REPEATED, "train")]
+    firsts = sorted({words[0] for words in found})
+    return firsts, sorted({word for words in found for word in words[1:]})
 
 
 def _see(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -323,38 +340,27 @@ SKILLS: Mapping[str, Callable[[random.Random, Past, Split], Exchange]] = {
     "count": _count,
     "sum": _sum,
     "repeat": _repeat,
+    "echo": _echo,
     "see": _see,
     "look": _look,
     "reject": _reject,
     "refuse": _refuse,
     "tools": _use_tool,
 }
-_WEIGHTS: Mapping[str, float] = {
+WEIGHTS: Mapping[str, float] = {
     "small_talk": 16,
     "tell": 12,
     "recall": 8,
     "count": 6,
     "sum": 18,
     "repeat": 14,
+    "echo": 0,
     "see": 22,
     "look": 0,
     "reject": 7,
     "refuse": 2,
     "tools": 24,
 }
-# What has to be exact, word for word and number for number, without much around it.
-SEEING = Drill(weights={**dict.fromkeys(_WEIGHTS, 1.0), "see": 25}, num=2)
-SUMS = Drill(weights={**dict.fromkeys(_WEIGHTS, 4.0), "sum": 50, "repeat": 35, "count": 20}, num=3)
-ACTING = Drill(
-    weights={**dict.fromkeys(_WEIGHTS, 2.0), "tools": 20, "sum": 4, "recall": 0.5},
-    num=2,
-    has_tools=True,
-)
-TALKING = Drill(
-    weights={**dict.fromkeys(_WEIGHTS, 2.0), "small_talk": 60, "tell": 8, "reject": 8}, num=4
-)
-SERIES = Drill(weights={**dict.fromkeys(_WEIGHTS, 0.0), "look": 1}, num=1, is_terse=True)
-DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, SERIES, ACTING, SERIES, TALKING, SERIES)
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "name": phrases.NAMES,
     "colour": phrases.COLOURS,

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
-from models.recipe.dialogues import DRILLS, SEEING
+from models.recipe.drills import DRILLS, SEEING
 from models.recipe.learner import Learner, new_learner, work_vocabulary
 from models.recipe.lessons import lesson, training_room
 from models.recipe.prefetch import Prefetched

@@ -12,7 +12,6 @@ import pytest
 
 from models.recipe import phrases
 from models.recipe.dialogues import (
-    DRILLS,
     Answered,
     Conversation,
     Drill,
@@ -22,6 +21,7 @@ from models.recipe.dialogues import (
     spoken_number,
     spoken_replies,
 )
+from models.recipe.drills import DRILLS
 from models.recipe.grammar import expand, sentences
 from models.recipe.learner import todays_vocabulary
 from models.recipe.pictures import Thing

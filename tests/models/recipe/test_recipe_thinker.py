@@ -15,7 +15,8 @@ from models.cache import KvCache
 from models.content import Audio, Image, Message, Text
 from models.decoder import Deepstack
 from models.recipe import acoustics, thinker, voices
-from models.recipe.dialogues import SEEING, TOOLS, Answered, Returned, conversation
+from models.recipe.dialogues import TOOLS, Answered, Returned, conversation
+from models.recipe.drills import SEEING
 from models.recipe.learner import Learner
 from models.recipe.lessons import Classroom, Heard, Lesson, View, lesson, training_room
 from models.recipe.phonemes import edit_distance, words_alike

@@ -1,0 +1,20 @@
+"""What has to be exact, word for word and number for number, practised without much around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models.recipe.dialogues import WEIGHTS, Drill
+
+
+def _mostly(rest: float, **often: float) -> Mapping[str, float]:
+    """These so often, any other usual skill `rest` times."""
+    return {name: rest if weight else 0.0 for name, weight in WEIGHTS.items()} | often
+
+
+SUMS = Drill(weights=_mostly(4, sum=50, repeat=20, echo=20, count=20), num=3)
+SEEING = Drill(weights=_mostly(1, see=25), num=2)
+ACTING = Drill(weights=_mostly(2, tools=20, sum=4, recall=0.5), num=2, has_tools=True)
+TALKING = Drill(weights=_mostly(2, small_talk=60, tell=8, reject=8), num=4)
+SERIES = Drill(weights=_mostly(0, look=1), num=1, is_terse=True)
+DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, SERIES, ACTING, SERIES, TALKING, SERIES)
