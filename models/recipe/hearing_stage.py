@@ -19,7 +19,7 @@ from models.recipe.hearing import (
     ears_of,
     take_step,
 )
-from models.recipe.learner import new_learner, work_vocabulary
+from models.recipe.learner import work_learner
 from models.recipe.phonemes import num_phonemes
 from models.recipe.run import Run, keep_on
 from models.recipe.utterances import Utterance, has_shard, load_shard, make_shard
@@ -40,7 +40,7 @@ def make_utterances(work: Path, seed: int, minutes: float) -> None:
 
 def train_hearing(work: Path, seed: int, minutes: float) -> None:
     """Go on with the audio encoder."""
-    learner = new_learner(work_vocabulary(work), seed)
+    learner = work_learner(work, seed)
     ears = ears_of(learner)
     # The convolutions are a fifth faster so.
     ears.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -27,6 +27,7 @@ from models.recipe.utterances import UNKNOWN
 
 NUM_VOCABULARY_CONVERSATIONS = 3000
 VOCABULARY_FILE = "vocabulary.json"
+TABLE_FILE = "table.pt"
 HEAD_SCALE = 0.125  # of the table: rows as long as those of any other matrix here
 
 
@@ -84,6 +85,25 @@ def save_vocabulary(vocabulary: Vocabulary, work: Path) -> None:
     unfinished = path.with_suffix(".new")
     unfinished.write_text(json.dumps(vocabulary.pieces, indent=0), encoding="utf-8")
     unfinished.rename(path)
+
+
+def work_learner(work: Path, seed: int = 0) -> Learner:
+    """An untrained model for a work folder: its words, and its table where it keeps one, because
+    that was drawn by another seed, or for fewer words.
+    """
+    learner = new_learner(work_vocabulary(work), seed)
+    path = work / TABLE_FILE
+    if path.exists():
+        table = torch.load(path, weights_only=True)
+        with torch.no_grad():
+            learner.table.copy_(table)
+            learner.thinker.lm_head.weight.copy_(table * HEAD_SCALE)
+    return learner
+
+
+def save_table(learner: Learner, work: Path) -> None:
+    """Keep a learner's table in a work folder."""
+    torch.save(learner.table.clone(), work / TABLE_FILE)
 
 
 def new_learner(vocabulary: Vocabulary, seed: int) -> Learner:

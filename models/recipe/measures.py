@@ -25,7 +25,7 @@ from models.recipe.dialogues import Said
 from models.recipe.hearing import ears_of, num_heard_right
 from models.recipe.judge import SAMPLE_RATE_HZ as JUDGE_RATE_HZ
 from models.recipe.judge import Judge
-from models.recipe.learner import Learner, new_learner, work_vocabulary
+from models.recipe.learner import Learner, work_learner
 from models.recipe.lessons import Classroom, exam_room, lesson, unseen_voice
 from models.recipe.reply_voice import reply_codes, reply_speech, sentences_to_speak
 from models.recipe.run import load_average
@@ -91,7 +91,7 @@ def _vocoder_lines(work: Path, number: int) -> Iterator[str]:
 
 
 def _hearing_lines(work: Path, number: int) -> Iterator[str]:
-    learner = new_learner(work_vocabulary(work), 0)
+    learner = work_learner(work)
     ears = ears_of(learner)
     load_average(work / "hearing.pt", ears.encoder, prefix="encoder.")
     for name, has_unseen_voices, snr_db in _EARS:
@@ -119,7 +119,7 @@ def hearing_exam(
 
 
 def _language_lines(work: Path, number: int) -> Iterator[str]:
-    learner = new_learner(work_vocabulary(work), 0)
+    learner = work_learner(work)
     load_average(work / "language.pt", decoder_of(learner))
     room = exam_room(None, has_unseen_voices=False)
     right, total = score_text(learner, room, num_lessons=number)

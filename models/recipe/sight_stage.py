@@ -6,7 +6,7 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
-from models.recipe.learner import new_learner, work_vocabulary
+from models.recipe.learner import work_learner
 from models.recipe.prefetch import Prefetched
 from models.recipe.run import Run, keep_on
 from models.recipe.sheets import Grid
@@ -18,7 +18,7 @@ NUM_KEPT = 1500
 
 def train_sight(work: Path, seed: int, minutes: float) -> None:
     """Go on with the vision encoder."""
-    learner = new_learner(work_vocabulary(work), seed)
+    learner = work_learner(work, seed)
     run = Run.new(learner.thinker.visual, PACE, seed)
     path = work / "sight.pt"
     if path.exists():

@@ -11,7 +11,7 @@ from torch import nn
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
 from models.recipe.drills import DRILLS, SEEING
-from models.recipe.learner import Learner, new_learner, work_vocabulary
+from models.recipe.learner import Learner, work_learner
 from models.recipe.lessons import lesson, training_room
 from models.recipe.prefetch import Prefetched
 from models.recipe.run import Run, keep_on, load_average
@@ -37,7 +37,7 @@ MAX_TOKENS = 560  # longer lessons are left out: they cost as much as many short
 
 def train_language(work: Path, seed: int, minutes: float) -> None:
     """Go on with the decoder, from imagined rows."""
-    learner = new_learner(work_vocabulary(work), seed)
+    learner = work_learner(work, seed)
     run = Run.new(decoder_of(learner), LANGUAGE_PACE, seed)
     path = work / "language.pt"
     if path.exists():
@@ -66,7 +66,7 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
     Raises:
         CheckpointError: a stage before it has not run.
     """
-    learner = new_learner(work_vocabulary(work), seed)
+    learner = work_learner(work, seed)
     _put_encoders(work, learner)
     path = work / "thinker.pt"
     if not path.exists():
@@ -105,7 +105,7 @@ def trained_learner(work: Path) -> Learner:
     Raises:
         CheckpointError: a stage has not run.
     """
-    learner = new_learner(work_vocabulary(work), 0)
+    learner = work_learner(work)
     _put_encoders(work, learner)
     _put_average(work, "thinker", decoder_of(learner))
     build_constants(learner.thinker)

@@ -23,7 +23,13 @@ from models.qwen3_omni.model import Qwen3Omni
 from models.recipe import hearing, sight, talker, thinker, vocoder
 from models.recipe.codec import Codec
 from models.recipe.hearing import Pupil
-from models.recipe.learner import Learner, new_learner, save_vocabulary, todays_vocabulary
+from models.recipe.learner import (
+    Learner,
+    new_learner,
+    save_table,
+    save_vocabulary,
+    todays_vocabulary,
+)
 from models.recipe.phonemes import num_phonemes, word_phonemes
 from models.recipe.run import Pace, Run, saved_step
 from models.recipe.sizes import embedded_config
@@ -72,6 +78,7 @@ def begin_from(checkpoint: Path, work: Path, seed: int) -> None:
     }
     work.mkdir(parents=True, exist_ok=True)
     save_vocabulary(grown, work)
+    save_table(learner, work)
     codec.save(work / CODEC_FILE)
     for name, module in modules.items():
         assert module is not None

@@ -90,7 +90,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def test_steps_are_counted_on_and_the_rate_rises_anew(work: Path) -> None:
-    assert {path.stem for path in work.glob("*.pt")} == {*LEARNT, "codec"}
+    assert {path.stem for path in work.glob("*.pt")} == {*LEARNT, "codec", "table"}
     state = torch.load(work / "hearing.pt", weights_only=True)
     assert state["step"] == state["begun"] > 10_000
     assert state["seed"] == 3
