@@ -26,6 +26,7 @@ from models.recipe.utterances import Utterance, has_shard, load_shard, make_shar
 
 NUM_SHARDS = 70
 FIRST_SHARDS = 8
+NEWEST_SHARE = 0.4  # of sentences: from the last quarter, which words came to that are new
 FOLDER = "utterances"
 
 
@@ -56,7 +57,11 @@ def train_hearing(work: Path, seed: int, minutes: float) -> None:
             shards.append(load_shard(work / FOLDER, number, learner.word_ids))
             number += 1
         chance = random.Random(f"hearing {run.seed} {run.step}")
-        batch = [chance.choice(chance.choice(shards)) for _ in range(UTTERANCES_PER_STEP)]
+        newest = shards[-max(1, len(shards) // 4) :]
+        batch = [
+            chance.choice(chance.choice(newest if chance.random() < NEWEST_SHARE else shards))
+            for _ in range(UTTERANCES_PER_STEP)
+        ]
         return take_step(run, ears, batch, chance)
 
     keep_on(run, step, path, minutes=minutes, steps_per_log=25, steps_per_save=200)

@@ -34,9 +34,10 @@ from models.recipe.seeing import (
 CHANGES_SHARE = 0.45
 CROWD_SHARE = 0.65  # of series about one scene
 MAX_THINGS = 8
-MAX_CHANGES = 5
-SAME_SHARE = 0.25  # of pictures: nothing has changed, which is the hardest to tell
-BOTH_SHARE = 0.6  # of series of changes: the first two pictures come together
+MAX_CHANGES = 3
+ONE_SHARE = 0.75  # of series of changes: there is only one, between two pictures
+SAME_SHARE = 0.15  # of pictures: nothing has changed, which is the hardest to tell
+BOTH_SHARE = 0.8  # of series of changes: the first two pictures come together
 
 
 def series(chance: random.Random, split: Split) -> list[View]:
@@ -106,7 +107,8 @@ def _changes(chance: random.Random, split: Split) -> list[View]:
     if chance.random() >= BOTH_SHARE:
         ask: Callable[[random.Random, Split, Thing], Asked] = chance.choice((ask_colour, ask_shape))
         views += _questions(shown.pop(), [ask(chance, split, thing)])
-    for _ in range(chance.randint(2, MAX_CHANGES)):
+    num = 1 if chance.random() < ONE_SHARE else chance.randint(2, MAX_CHANGES)
+    for _ in range(num):
         is_same = chance.random() < SAME_SHARE
         after, told = unchanged(thing) if is_same else changed(chance, thing)
         prompt, reply = ask_change(chance, split, told)

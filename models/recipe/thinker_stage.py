@@ -29,6 +29,7 @@ from models.recipe.thinker import (
 
 NUM_LESSONS = 12_000  # with sound there are so many different ones; then the next epoch begins
 IMAGINED_PER_STEP = 24
+SERIES_PER_STEP = 40  # of terse lessons
 SHORT_STEPS = 1700  # of the decoder alone: so many with short lessons only, without tools
 SHORT_TOKENS = 210
 LESSONS_PER_STEP = 14
@@ -83,7 +84,8 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
             epoch, first = divmod(round_ * LESSONS_PER_STEP, NUM_LESSONS)
             count = LESSONS_PER_STEP
         else:
-            epoch, first, count = 0, NUM_LESSONS + step * IMAGINED_PER_STEP, IMAGINED_PER_STEP
+            epoch, first = 0, NUM_LESSONS + step * SERIES_PER_STEP
+            count = SERIES_PER_STEP if rooms[kind].is_terse else IMAGINED_PER_STEP
         made = [
             lesson(rooms[kind], first + k, epoch, system=f"system {step}") for k in range(count)
         ]
