@@ -131,6 +131,8 @@ def _layout(chance: random.Random, scene: Scene) -> list[tuple[float, float, flo
         by_place[thing.place].append(index)
     found: dict[int, tuple[float, float, float]] = {}
     bands = {"left": (0.06, 0.42), "middle": (0.15, 0.85), "right": (0.58, 0.94)}
+    if len(scene.things) == 1:  # so that it can go to either side, and be seen to have gone
+        bands["middle"] = (0.3, 0.7)
     for place, indexes in by_place.items():
         left, right = (WIDTH * share for share in bands[place])
         centres = _spread(chance, len(indexes), (left, right))
