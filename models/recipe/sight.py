@@ -23,7 +23,7 @@ from models.recipe.hearing import SCALE
 from models.recipe.imagined import grid_rows, marked_cells, side_ids, side_of, thing_ids
 from models.recipe.learner import Learner
 from models.recipe.lessons import View
-from models.recipe.pictures import Scene, Thing, draw, new_camera
+from models.recipe.pictures import Place, Scene, Thing, draw, new_camera, random_thing
 from models.recipe.run import Pace, Run
 from models.recipe.seeing import seeing
 from models.recipe.sheets import CAMERA_LIMITS, Grid
@@ -31,7 +31,8 @@ from models.recipe.sheets import CAMERA_LIMITS, Grid
 PACE = Pace(peak_rate=1e-3, warmup_steps=100, rate_halves_after=4000, averaging=0.998)
 GRIDS_PER_STEP = 32
 NAMES = (*phrases.SHAPES, *(str(digit) for digit in range(10)))
-CROWD_SHARE = 0.7
+CROWD_SHARE = 0.5
+PRINTED_SHARE = 0.35  # one or two digits, large: the finest that is to be told apart
 LIKENESS_WEIGHT = 0.02
 BLANK_SCORE = 8.0  # half of what the placeholder's own embedding scores
 
@@ -49,10 +50,13 @@ class Marks:
 
 
 def random_grid(chance: random.Random) -> Grid:
-    """A camera's grid: a scene as conversations ask about, or a crowd, which teaches more."""
+    """A camera's grid: a scene as conversations ask about, or a crowd, or digits."""
     scenes = seeing(chance, "train").scenes
-    if chance.random() < CROWD_SHARE:
+    share = chance.random()
+    if share < CROWD_SHARE:
         scenes = (Scene(things=tuple(_any_thing(chance) for _ in range(chance.randint(4, 9)))),)
+    elif share < CROWD_SHARE + PRINTED_SHARE:
+        scenes = (Scene(things=_printed(chance)),)
     camera = new_camera(chance, scenes)
     view = View(from_s=0.0, scene=chance.choice(scenes) if scenes else Scene(), camera=camera)
     moment = chance.randrange(8)
@@ -66,6 +70,14 @@ def random_grid(chance: random.Random) -> Grid:
 def _any_thing(chance: random.Random) -> Thing:
     names = phrases.SHAPES if chance.random() < 0.5 else NAMES
     return Thing(shape=chance.choice(names), colour=chance.choice(phrases.COLOURS))
+
+
+def _printed(chance: random.Random) -> tuple[Thing, ...]:
+    places: tuple[tuple[Place, ...], ...] = (("left",), ("middle",), ("right",), ("left", "right"))
+    return tuple(
+        replace(random_thing(chance, place), shape=str(chance.randint(0, 9)))
+        for place in chance.choice(places)
+    )
 
 
 def relit(grid: Grid, chance: random.Random) -> Grid:
