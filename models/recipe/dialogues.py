@@ -209,7 +209,7 @@ def _repeat(chance: random.Random, past: Past, split: Split) -> Exchange:
 def _echo(chance: random.Random, past: Past, split: Split) -> Exchange:
     """Words that make no sentence, so that nothing helps but to say what was heard."""
     firsts, words = _repeated_words()
-    text = " ".join([chance.choice(firsts), *chance.sample(words, chance.randint(0, 4))])
+    text = " ".join([chance.choice(firsts), *chance.sample(words, chance.randint(1, 4))])
     prompt = drawn_prompt(chance, phrases.REPEAT, split, is_open=True).format(text)
     return _plain(prompt, _as_written(text))
 
