@@ -1,17 +1,13 @@
 """Fits the judges that know words: writes `pipeline/listening/word_judges.npz`.
 
     python -m benchmarks.word_judges sentences      # pipeline/synthetic/model_sentences.json
-    python -m benchmarks.word_judges examples       # word_examples.npz: ten minutes of two cores
+    python -m benchmarks.word_judges examples       # word_examples.npz: five minutes of two cores
     python -m benchmarks.word_judges fit            # word_judges.npz, and what it is worth
 
 Made users say sentences in the embedded model's words, and others in any; its own ear reads them.
 Which sentences are likely is learnt from training prompts, so those that are fitted on would all be
 well known: each is read by counts that leave out its own sixth of the prompts. Figures are of
 voices, sentences and prompts that nothing here has learnt from.
-
-The file that ships learnt from more and from less than this: 1,054 ends and pauses of the model's
-words and 142 of others, 450 sounds (those of the model's words read by counts that knew them) and
-70 others, drawn by the same functions from other seeds.
 """
 
 from __future__ import annotations
@@ -50,8 +46,8 @@ from pipeline.synthetic.train import fit
 
 NUM_SENTENCES = 500  # of each split, and as many interruptions
 NUM_FOLDS = 6
-NUM_TURNS = {"model": 360, "own": 160}  # of training; half as many held out
-NUM_SOUNDS = {"model": 240, "own": 120}
+NUM_TURNS = {"model": 720, "own": 480}  # of training; half as many held out
+NUM_SOUNDS = {"model": 600, "own": 600}
 AGES_MS = (240, 320, 400, 480, 640)  # of a sound, when it is judged
 LAG_MS = 80  # how much older it is then than what was read
 QUESTIONS = ("what", "which", "how", "where", "who", "do", "can", "are", "is", "am")
