@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from models.recipe import phrases
 from models.recipe.grammar import Split, expand, sentences
+from models.recipe.more_talk import MORE_TALK
 from models.recipe.pictures import Scene
 from models.recipe.prompts import drawn_prompt, more_sentences
 from models.recipe.seeing import seeing
@@ -159,7 +160,7 @@ def _small_talk(chance: random.Random, past: Past, split: Split) -> Exchange:
     name = chance.choice(list(phrases.SMALL_TALK))
     patterns, reply = phrases.SMALL_TALK[name]
     if split == "train" and chance.random() < MORE_SHARE:
-        return _plain(chance.choice(more_sentences(phrases.MORE_TALK[name], patterns)), reply)
+        return _plain(chance.choice(more_sentences(name)), reply)
     return _plain(drawn_prompt(chance, patterns, split), reply)
 
 
@@ -380,7 +381,7 @@ def all_texts(num_conversations: int) -> Iterator[str]:
                     yield f" {turn.text}"
     for pattern in phrases.REPEATED:
         yield from expand(pattern)
-    for patterns in (*(p for p, _ in phrases.SMALL_TALK.values()), *phrases.MORE_TALK.values()):
+    for patterns in (*(p for p, _ in phrases.SMALL_TALK.values()), *MORE_TALK.values()):
         for text in (sentence for pattern in patterns for sentence in expand(pattern)):
             yield text
             yield f" {text}"

@@ -8,7 +8,9 @@ from __future__ import annotations
 import random
 from functools import cache
 
+from models.recipe import phrases
 from models.recipe.grammar import Split, expand, sentences
+from models.recipe.more_talk import MORE_TALK
 
 DRESSED_SHARE = 0.3  # of prompts in training: said with something around that changes nothing
 BEFORE = ("hello", "hi", "hey", "please", "now", "thank you", "good morning")
@@ -34,8 +36,16 @@ def drawn_prompt(
 
 
 @cache
-def more_sentences(more: tuple[str, ...], patterns: tuple[str, ...]) -> list[str]:
-    """Sentences of `more`, which only training has, without those that `patterns` hold out."""
+def more_sentences(name: str) -> list[str]:
+    """More small talk of a name, which only training has: nothing that its patterns hold out."""
+    patterns, _ = phrases.SMALL_TALK[name]
     held_out = sentences(patterns, "held_out")
-    found = dict.fromkeys(sentence for pattern in more for sentence in expand(pattern))
+    found = dict.fromkeys(sentence for pattern in MORE_TALK[name] for sentence in expand(pattern))
     return [sentence for sentence in found if sentence not in held_out]
+
+
+@cache
+def small_talk(name: str) -> list[str]:
+    """All small talk of a name that training has."""
+    patterns, _ = phrases.SMALL_TALK[name]
+    return [*sentences(patterns, "train"), *more_sentences(name)]

@@ -60,7 +60,7 @@ def train_language(work: Path, seed: int, minutes: float) -> None:
 def train_thinker(work: Path, seed: int, minutes: float) -> None:
     """Go on with the decoder behind the encoders, from where it came alone.
 
-    One step of nine has real sounds and pictures; the others are of imagined rows, which are cheap:
+    One step of ten has real sounds and pictures; the others are of imagined rows, which are cheap:
     one like it, and the drills of what has to be exact. The pictures of one drill are drawn: where
     two things are seen, each blurs what is written of the other.
 

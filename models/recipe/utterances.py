@@ -23,8 +23,8 @@ from models.qwen3_omni.mel import LogMel
 from models.recipe import acoustics, phrases, voices
 from models.recipe.blended import blended
 from models.recipe.dialogues import SKILLS, Past, Said, conversation, spoken_number
-from models.recipe.grammar import Split, sentences
-from models.recipe.prompts import more_sentences
+from models.recipe.grammar import Split
+from models.recipe.prompts import small_talk
 from models.recipe.speakers import spoken
 
 UNKNOWN = "?"  # stands for a word that is not the model's
@@ -128,10 +128,7 @@ def _said(chance: random.Random) -> Said:
         )
         return Said(text=" ".join(numbers))
     if draw < 0.65:
-        name = chance.choice(SHORT)
-        patterns, _ = phrases.SMALL_TALK[name]
-        more = more_sentences(phrases.MORE_TALK[name], patterns)
-        return Said(text=chance.choice((*sentences(patterns, "train"), *more)))
+        return Said(text=chance.choice(small_talk(chance.choice(SHORT))))
     if draw < 0.72:
         return Said(text=" ".join(chance.sample(_words_of_small_talk(), chance.randint(1, 5))))
     return Said(text=random_prompt(chance, "train"))
@@ -139,14 +136,7 @@ def _said(chance: random.Random) -> Said:
 
 @cache
 def _words_of_small_talk() -> list[str]:
-    texts = [
-        text
-        for name, (patterns, _) in phrases.SMALL_TALK.items()
-        for text in (
-            *sentences(patterns, "train"),
-            *more_sentences(phrases.MORE_TALK[name], patterns),
-        )
-    ]
+    texts = (text for name in phrases.SMALL_TALK for text in small_talk(name))
     return sorted({word for text in texts for word in text.split()})
 
 

@@ -16,7 +16,7 @@ from models.content import Audio, Image, Message, Text
 from models.decoder import Deepstack
 from models.recipe import acoustics, thinker, voices
 from models.recipe.dialogues import TOOLS, Answered, Returned, conversation
-from models.recipe.drills import SEEING
+from models.recipe.drills import SEEING, SERIES
 from models.recipe.learner import Learner
 from models.recipe.lessons import Classroom, Heard, Lesson, View, lesson, training_room
 from models.recipe.phonemes import edit_distance, words_alike
@@ -275,3 +275,12 @@ def test_words_are_misheard_for_what_sounds_like_them(learner: Learner) -> None:
     assert ids["Ġtree"] in alike[ids["Ġthree"]]
     assert ids["Ġblue"] not in alike[ids["Ġthree"]]
     assert edit_distance((1, 2, 2, 3), (1, 4, 2, 3, 5)) == 2
+
+
+def test_pictures_of_a_series_are_by_one_camera() -> None:
+    room = training_room(None, SERIES)
+    for seed in range(20):
+        views = [
+            v for turn in lesson(room, seed, 0).turns if isinstance(turn, Heard) for v in turn.views
+        ]
+        assert len({view.camera for view in views}) == 1
