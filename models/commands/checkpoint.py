@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("--stage", choices=[*STAGES, "all"], default="all", help="default: all")
     train.add_argument(
         "--minutes", type=float, default=60.0, help="how long each stage may train (default: 60)"
+    )
+    train.add_argument(
+        "--rate",
+        type=_positive,
+        default=1.0,
+        help="share of the usual learning rate; about a third for the last steps (default: 1)",
     )
     begin = train.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on with what is in DIR")
@@ -127,6 +134,13 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add_placement(verify)
 
 
+def _positive(value: str) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number
+
+
 def _tiny(args: argparse.Namespace) -> int:
     write_tiny_checkpoint(args.folder, seed=args.seed, force=args.force)
     size = sum(path.stat().st_size for path in args.folder.iterdir())
@@ -142,6 +156,7 @@ def _train(args: argparse.Namespace) -> int:
         names,
         seed=args.seed,
         minutes=args.minutes,
+        rate=args.rate,
         is_resumed=args.resume,
         begin_with=begin_with,
     )

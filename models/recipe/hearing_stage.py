@@ -21,7 +21,7 @@ from models.recipe.hearing import (
 )
 from models.recipe.learner import work_learner
 from models.recipe.phonemes import num_phonemes
-from models.recipe.run import Run, keep_on
+from models.recipe.run import Effort, Run, keep_on
 from models.recipe.utterances import Utterance, has_shard, load_shard, make_shard
 
 NUM_SHARDS = 70
@@ -30,16 +30,16 @@ NEWEST_SHARE = 0.4  # of sentences: from the last quarter, which words came to t
 FOLDER = "utterances"
 
 
-def make_utterances(work: Path, seed: int, minutes: float) -> None:
-    """Speak more of the sentences, as long as `minutes` allow."""
-    stop = time.monotonic() + 60 * minutes
+def make_utterances(work: Path, seed: int, effort: Effort) -> None:
+    """Speak more of the sentences, as long as its minutes allow."""
+    stop = time.monotonic() + 60 * effort.minutes
     for number in range(NUM_SHARDS):
         if time.monotonic() > stop:
             return
         make_shard(work / FOLDER, number)
 
 
-def train_hearing(work: Path, seed: int, minutes: float) -> None:
+def train_hearing(work: Path, seed: int, effort: Effort) -> None:
     """Go on with the audio encoder."""
     learner = work_learner(work, seed)
     ears = ears_of(learner)
@@ -64,4 +64,4 @@ def train_hearing(work: Path, seed: int, minutes: float) -> None:
         ]
         return take_step(run, ears, batch, chance)
 
-    keep_on(run, step, path, minutes=minutes, steps_per_log=25, steps_per_save=200)
+    keep_on(run, step, path, effort=effort, steps_per_log=25, steps_per_save=200)

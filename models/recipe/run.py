@@ -35,9 +35,27 @@ class Pace:
         return self.peak_rate * rise * float((1 + 3 * step / self.rate_halves_after) ** -0.5)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How a stage is gone on with.
+
+    Attributes:
+        minutes: how long. rate: share of its pace's learning rate; the last few hundred steps of
+            a run learn most at a third.
+    """
+
+    minutes: float
+    rate: float = 1.0
+
+
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """See the module's docstring. `average`: name -> averaged weight. `begun`: the optimiser's."""
+    """See the module's docstring.
+
+    Attributes:
+        average: name -> averaged weight. begun: the optimiser's first step. rate: share of the
+            pace's, see `Effort`.
+    """
 
     module: nn.Module
     pace: Pace
@@ -46,6 +64,7 @@ class Run:
     seed: int
     step: int = 0
     begun: int = 0
+    rate: float = 1.0
 
     @classmethod
     def new(cls, module: nn.Module, pace: Pace, seed: int, *, step: int = 0) -> Run:
@@ -90,7 +109,7 @@ class Run:
     def begin_step(self) -> None:
         """Forget old gradients; set this step's rate."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.pace.rate(self.step, self.begun)
+            group["lr"] = self.rate * self.pace.rate(self.step, self.begun)
         self.optimizer.zero_grad()
 
     @torch.no_grad()
@@ -129,12 +148,13 @@ def keep_on(
     take_step: Callable[[], Mapping[str, float]],
     path: Path,
     *,
-    minutes: float,
+    effort: Effort,
     steps_per_log: int = 50,
     steps_per_save: int = 200,
 ) -> None:
-    """Take steps for `minutes`: saves to `path`, appends means of what steps return to its log."""
-    stop = time.monotonic() + 60 * minutes
+    """Take steps: saves to `path`, appends means of what steps return to its log."""
+    stop = time.monotonic() + 60 * effort.minutes
+    run.rate = effort.rate
     seen: list[Mapping[str, float]] = []
     began = time.monotonic()
     while time.monotonic() < stop:

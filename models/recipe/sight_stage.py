@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.recipe.learner import work_learner
 from models.recipe.prefetch import Prefetched
-from models.recipe.run import Run, keep_on
+from models.recipe.run import Effort, Run, keep_on
 from models.recipe.sheets import Grid
 from models.recipe.sight import GRIDS_PER_STEP, PACE, random_grid, relit, take_step
 
@@ -16,7 +16,7 @@ NEW_PER_STEP = 12  # the others were seen before: to draw one takes as long as t
 NUM_KEPT = 1500
 
 
-def train_sight(work: Path, seed: int, minutes: float) -> None:
+def train_sight(work: Path, seed: int, effort: Effort) -> None:
     """Go on with the vision encoder."""
     learner = work_learner(work, seed)
     run = Run.new(learner.thinker.visual, PACE, seed)
@@ -42,7 +42,7 @@ def train_sight(work: Path, seed: int, minutes: float) -> None:
             run,
             lambda: take_step(run, learner, next(batches)),
             path,
-            minutes=minutes,
+            effort=effort,
             steps_per_log=25,
             steps_per_save=200,
         )

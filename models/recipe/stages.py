@@ -21,6 +21,7 @@ from models.errors import CheckpointError
 from models.recipe.codec import Codec, learn_codec
 from models.recipe.hearing_stage import make_utterances, train_hearing
 from models.recipe.reply_voice import reply_speech, sentences_to_speak
+from models.recipe.run import Effort
 from models.recipe.sight_stage import train_sight
 from models.recipe.sizes import CODE2WAV, CODEBOOK_SIZE, NUM_COMPONENTS, NUM_QUANTIZERS
 from models.recipe.talker_stage import train_talker
@@ -40,14 +41,14 @@ def vocoder_config() -> VocoderConfig:
     return config
 
 
-def make_data(work: Path, seed: int, minutes: float) -> None:
+def make_data(work: Path, seed: int, effort: Effort) -> None:
     """Speak every sentence of the reply voice once."""
     sentences = sentences_to_speak(work, seed)
     for text in (*sentences.train, *sentences.held_out):
         reply_speech(text, work)
 
 
-def make_codec(work: Path, seed: int, minutes: float) -> None:
+def make_codec(work: Path, seed: int, effort: Effort) -> None:
     """Learn the codec from the training sentences, once: what is trained later rests on it."""
     if (work / "codec.pt").exists():
         return
@@ -62,7 +63,7 @@ def make_codec(work: Path, seed: int, minutes: float) -> None:
     codec.save(work / "codec.pt")
 
 
-def train_vocoder(work: Path, seed: int, minutes: float) -> None:
+def train_vocoder(work: Path, seed: int, effort: Effort) -> None:
     """Go on with code2wav."""
     codec = _codec(work)
     run = new_run(vocoder_config(), codec, seed)
@@ -71,10 +72,10 @@ def train_vocoder(work: Path, seed: int, minutes: float) -> None:
         run.load(path)
     texts = sentences_to_speak(work, run.seed).train
     clips = [new_clip(reply_speech(text, work), codec) for text in texts]
-    train(run, clips, path, minutes)
+    train(run, clips, path, effort)
 
 
-STAGES: Mapping[str, Callable[[Path, int, float], None]] = {
+STAGES: Mapping[str, Callable[[Path, int, Effort], None]] = {
     "data": make_data,
     "codec": make_codec,
     "vocoder": train_vocoder,
@@ -93,13 +94,14 @@ def run_stages(
     *,
     seed: int,
     minutes: float,
+    rate: float = 1.0,
     is_resumed: bool,
     begin_with: Path | None = None,
 ) -> None:
     """Run these stages in order, on one thread.
 
     Args:
-        minutes: for each stage that trains.
+        minutes, rate: see `Effort`; of each stage that trains.
         is_resumed: go on with what `work` holds; else it must hold nothing that was trained.
         begin_with: a checkpoint of the recipe to go on from, instead of from nothing.
 
@@ -119,7 +121,7 @@ def run_stages(
         begin_from(begin_with, work, seed)
     for name in names:
         logger.info("stage %s", name)
-        STAGES[name](work, seed, minutes)
+        STAGES[name](work, seed, Effort(minutes=minutes, rate=rate))
 
 
 def _codec(work: Path) -> Codec:

@@ -13,7 +13,7 @@ from models.recipe.learner import Learner
 from models.recipe.lessons import Lesson, lesson, training_room
 from models.recipe.prefetch import Prefetched
 from models.recipe.reply_voice import reply_codes, sentences_to_speak
-from models.recipe.run import Run, keep_on
+from models.recipe.run import Effort, Run, keep_on
 from models.recipe.sheets import lay_out
 from models.recipe.sizes import VOICE
 from models.recipe.talker import PACE, Reply, new_talker, take_step
@@ -27,7 +27,7 @@ LONG_SHARE = 0.02
 EXTRA_SHARE = 0.5  # of any of the sentences, rare ones and words in no order
 
 
-def train_talker(work: Path, seed: int, minutes: float) -> None:
+def train_talker(work: Path, seed: int, effort: Effort) -> None:
     """Go on with the talker.
 
     Raises:
@@ -56,7 +56,7 @@ def train_talker(work: Path, seed: int, minutes: float) -> None:
         return take_step(run, learner, replies, rows, speaker_id)
 
     try:
-        keep_on(run, step, path, minutes=minutes, steps_per_log=20, steps_per_save=100)
+        keep_on(run, step, path, effort=effort, steps_per_log=20, steps_per_save=100)
     finally:
         batches.close()
 

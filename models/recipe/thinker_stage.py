@@ -14,7 +14,7 @@ from models.recipe.drills import DRILLS, SEEING
 from models.recipe.learner import Learner, work_learner
 from models.recipe.lessons import lesson, training_room
 from models.recipe.prefetch import Prefetched
-from models.recipe.run import Run, keep_on, load_average
+from models.recipe.run import Effort, Run, keep_on, load_average
 from models.recipe.sheets import Sheet, lay_out
 from models.recipe.thinker import (
     LANGUAGE_PACE,
@@ -36,7 +36,7 @@ LESSONS_PER_STEP = 14
 MAX_TOKENS = 560  # longer lessons are left out: they cost as much as many short ones
 
 
-def train_language(work: Path, seed: int, minutes: float) -> None:
+def train_language(work: Path, seed: int, effort: Effort) -> None:
     """Go on with the decoder, from imagined rows."""
     learner = work_learner(work, seed)
     run = Run.new(decoder_of(learner), LANGUAGE_PACE, seed)
@@ -54,10 +54,10 @@ def train_language(work: Path, seed: int, minutes: float) -> None:
         )
         return [sheet for sheet in made if len(sheet.ids) <= longest]
 
-    _keep_on(run, learner, make, path, minutes, encoding=lambda step: imagine)
+    _keep_on(run, learner, make, path, effort, encoding=lambda step: imagine)
 
 
-def train_thinker(work: Path, seed: int, minutes: float) -> None:
+def train_thinker(work: Path, seed: int, effort: Effort) -> None:
     """Go on with the decoder behind the encoders, from where it came alone.
 
     One step of ten has real sounds and pictures; the others are of imagined rows, which are cheap:
@@ -98,7 +98,7 @@ def train_thinker(work: Path, seed: int, minutes: float) -> None:
             return perceive
         return look if room.is_drawn else imagine
 
-    _keep_on(run, learner, make, path, minutes, encoding=encoding)
+    _keep_on(run, learner, make, path, effort, encoding=encoding)
 
 
 def trained_learner(work: Path) -> Learner:
@@ -132,7 +132,7 @@ def _keep_on(
     learner: Learner,
     make: Callable[[int], list[Sheet]],
     path: Path,
-    minutes: float,
+    effort: Effort,
     *,
     encoding: Callable[[int], Encoding],
 ) -> None:
@@ -144,6 +144,6 @@ def _keep_on(
         return take_step(run, learner, next(batches), encode)
 
     try:
-        keep_on(run, step, path, minutes=minutes, steps_per_log=20, steps_per_save=100)
+        keep_on(run, step, path, effort=effort, steps_per_log=20, steps_per_save=100)
     finally:
         batches.close()

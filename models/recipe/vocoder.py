@@ -18,7 +18,7 @@ from models.config import VocoderConfig
 from models.qwen3_omni.vocoder import Code2Wav
 from models.recipe.batches import build_constants
 from models.recipe.codec import FRAME_SAMPLES, Codec
-from models.recipe.run import Pace, Run, keep_on, put_average
+from models.recipe.run import Effort, Pace, Run, keep_on, put_average
 from models.recipe.spectra import spectral_loss
 from models.recipe.whole_vocoder import render
 
@@ -91,10 +91,10 @@ def take_step(run: Run, clips: Sequence[Clip]) -> dict[str, float]:
     return {"loss": loss.item()}
 
 
-def train(run: Run, clips: Sequence[Clip], path: Path, minutes: float) -> None:
-    """Go on for `minutes`; saves to `path`."""
+def train(run: Run, clips: Sequence[Clip], path: Path, effort: Effort) -> None:
+    """Go on; saves to `path`."""
     usable = [clip for clip in clips if len(clip.codes) >= CROP_FRAMES]
-    keep_on(run, lambda: take_step(run, usable), path, minutes=minutes)
+    keep_on(run, lambda: take_step(run, usable), path, effort=effort)
 
 
 def _module(run: Run) -> Code2Wav:

@@ -130,14 +130,33 @@ def test_checkpoint_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     folder = str(tmp_path)
     assert checkpoint.run(parsed(checkpoint, "train", folder, "--stage", "codec", "--resume")) == 0
-    flags = ("--minutes", "5", "--from", EMBEDDED)
+    flags = ("--minutes", "5", "--rate", "0.3", "--from", EMBEDDED)
     assert checkpoint.run(parsed(checkpoint, "train", folder, *flags)) == 0
     (first, resumed), (every, fresh) = asked
     assert first == (tmp_path, ["codec"])
-    assert resumed == {"seed": 0, "minutes": 60.0, "is_resumed": True, "begin_with": None}
+    assert resumed == {
+        "seed": 0,
+        "minutes": 60.0,
+        "rate": 1.0,
+        "is_resumed": True,
+        "begin_with": None,
+    }
     assert every[1][:2] == ["data", "codec"]
     begin_with = EMBEDDED_FOLDER
-    assert fresh == {"seed": 0, "minutes": 5.0, "is_resumed": False, "begin_with": begin_with}
+    assert fresh == {
+        "seed": 0,
+        "minutes": 5.0,
+        "rate": 0.3,
+        "is_resumed": False,
+        "begin_with": begin_with,
+    }
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "much"])
+def test_a_learning_rate_is_a_positive_share(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(checkpoint, "train", "folder", "--rate", rate)
+    assert "--rate" in capsys.readouterr().err
 
 
 def test_doctor_plans_a_models_memory(

@@ -94,7 +94,10 @@ def test_training_for_a_moment_leaves_a_voice_and_a_log(
     training = new_run(config(), codec(), 0)
     clips = [new_clip(clip(0), codec())]
     step = partial(take_step, training, clips)
-    runs.keep_on(training, step, tmp_path / "vocoder.pt", minutes=0.005, steps_per_log=1)
+    effort = runs.Effort(minutes=0.005, rate=0.25)
+    runs.keep_on(training, step, tmp_path / "vocoder.pt", effort=effort, steps_per_log=1)
+    (group,) = training.optimizer.param_groups
+    assert group["lr"] == pytest.approx(0.25 * training.pace.rate(training.step - 1))
     lines = (tmp_path / "vocoder.log").read_text().splitlines()
     assert json.loads(lines[0])["step"] == 1
     resumed = new_run(config(), codec(), 0)
