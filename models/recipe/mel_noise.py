@@ -19,6 +19,9 @@ from models.qwen3_omni.mel import MIN_POWER, normalize
 
 FRAMES_PER_S = 100
 FRAMES_PER_KNOT = 12
+NUM_CEPSTRA = 24
+CEPSTRA_DB = 50.0  # below the loudest value what is quieter is no part of how a voice sounds
+LOUD = 0.35  # of the way from a clip's lowest level to its highest: above it something is said
 NARROW_BAND_BINS = (9, 100)  # of 128, about 300 to 3,400 Hz
 
 
@@ -29,7 +32,10 @@ def features(raw: Tensor) -> Tensor:
 
 def disturbed_features(raw: Tensor, chance: random.Random) -> Tensor:
     """The same of a clip as it may sound somewhere else, said by somebody else."""
-    power = 10 ** _smoothed(_bent(raw.float(), chance), chance)
+    raw = _bent(raw.float(), chance)
+    if chance.random() < 0.5:
+        raw = accented(raw, chance)
+    power = 10 ** _smoothed(raw, chance)
     if chance.random() < 0.6:
         power = power * _tilt(power.shape[0], chance)
     if chance.random() < 0.3:
@@ -61,6 +67,32 @@ def _bent(raw: Tensor, chance: random.Random) -> Tensor:
         share = ((spread - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
         raw = _read_at(raw.t(), upper - 1 + share).t()
     return raw
+
+
+def accented(raw: Tensor, chance: random.Random) -> Tensor:
+    """Every sound said a little differently: mostly the same way all along, partly adrift.
+
+    What the ear takes for other words in a voice that is new to it is neither its timing nor its
+    pitch, its vocal tract or its loudness over frequency: in that voice's own timing, the spectra
+    of a voice that is known are understood. So cepstra are turned towards one another by a matrix
+    that is drawn for the clip, as an accent changes vowels.
+    """
+    bins, frames = raw.shape
+    places = torch.arange(bins) + 0.5
+    waves = torch.cos(torch.pi / bins * places * torch.arange(NUM_CEPSTRA)[:, None])
+    cepstra = 2 / bins * waves @ raw.clamp(min=raw.max() - CEPSTRA_DB / 10)  # [c, frames]
+    level = cepstra[0]
+    is_said = level >= level.min() + LOUD * (level.max() - level.min())
+    mean = cepstra[:, is_said].mean(dim=1, keepdim=True)
+    spread = cepstra[:, is_said].std(dim=1, keepdim=True, correction=0).clamp(min=1e-3)
+    generator = torch.Generator().manual_seed(chance.getrandbits(31))
+    turn = torch.randn(NUM_CEPSTRA, NUM_CEPSTRA, generator=generator) / math.sqrt(NUM_CEPSTRA)
+    knots = torch.randn(1, NUM_CEPSTRA, 2 + frames // FRAMES_PER_KNOT, generator=generator)
+    drift = F.interpolate(knots, size=frames, mode="linear", align_corners=True)[0]
+    change = chance.uniform(0.2, 1.0) * turn @ ((cepstra - mean) / spread).clamp(-2.5, 2.5)
+    change = spread * (change + chance.uniform(0.0, 0.8) * drift)
+    change[0] = 0.0  # as loud as before
+    return raw + waves.t() @ change
 
 
 def _curve(length: int, knots: int, mean: float, spread: float, chance: random.Random) -> Tensor:

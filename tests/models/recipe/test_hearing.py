@@ -14,7 +14,7 @@ from models.recipe import hearing
 from models.recipe.dialogues import Said
 from models.recipe.hearing import Pupil, ears_of, flat_alignment, hear_batch, take_step, written
 from models.recipe.learner import Learner
-from models.recipe.mel_noise import disturbed_features, features
+from models.recipe.mel_noise import accented, disturbed_features, features
 from models.recipe.phonemes import num_phonemes
 from models.recipe.run import Run
 from models.recipe.utterances import UNKNOWN, Utterance, heard_as
@@ -97,3 +97,14 @@ def test_disturbed_sound_is_another_each_time_and_stays_in_range() -> None:
         assert float(one.max() - one.min()) <= 2.0 + 1e-5  # 80 dB, scaled
     again = disturbed_features(raw, random.Random(3))
     assert torch.equal(again, made[3])
+
+
+def test_an_accent_keeps_how_loud_a_clip_is_and_leaves_silence_alone() -> None:
+    raw = raw_mel(2.0)
+    raw[:, 50:100] -= 3.0
+    made = accented(raw, random.Random(1))
+    assert torch.allclose(made.mean(dim=0), raw.mean(dim=0), atol=1e-4)
+    assert float((made - raw).abs().max()) > 0.05
+    assert torch.isfinite(accented(raw[:, :1], random.Random(2))).all()
+    silent = torch.full((128, 40), -10.0)
+    assert torch.allclose(accented(silent, random.Random(3)), silent, atol=0.05)
