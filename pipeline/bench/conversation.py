@@ -61,7 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose the sentences are: the "
         "bench's, or in words that the embedded model knows (default: %(default)s)",
     )
-    add("--reading-ms", type=float, default=60.0, help="of the engine's ear (default: %(default)g)")
+    add(
+        "--reading-ms",
+        type=float,
+        default=30.0,
+        help="the ear takes; 4 to 18 on a quiet core (%(default)g)",
+    )
     add("--setup", action="append", metavar="NAME", help="only this; may be said again")
     add("--training-voices", action="store_true", help="the voices that the judges know")
     add("--sweep-turns", type=int, default=200, metavar="N", help="0: no sweep of endpointing")
@@ -123,6 +128,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
             num_turns=args.sweep_turns,
             seed=args.seed,
             pool=pool,
+            read=ear_of(EAR).read if WORDS in compared else None,
         )
     return {
         "users": args.users,

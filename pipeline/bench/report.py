@@ -78,11 +78,13 @@ def table(summaries: Mapping[str, Mapping[str, Any]], sweep: Sequence[Mapping[st
     for title, path in ROWS.items():
         cells = (_text(_at(summary, path)) for summary in summaries.values())
         lines.append(f"{title:<32}" + "".join(f"{cell:>{width}}" for cell in cells))
-    lines += [""] + [
-        f"pauses cut off at a mean wait of {row['budget_ms']} ms: {_text(row['judged'])} judged, "
-        f"{_text(row['silence_alone'])} by silence alone ({row['pauses']} pauses)"
-        for row in sweep
-    ]
+    lines.append("")
+    for row in sweep:
+        by_words = f", {_text(row['judged_by_words'])} by words" if "judged_by_words" in row else ""
+        lines.append(
+            f"pauses cut off at a mean wait of {row['budget_ms']} ms: {_text(row['judged'])} judged"
+            f"{by_words}, {_text(row['silence_alone'])} by silence alone ({row['pauses']} pauses)"
+        )
     return "\n".join(lines)
 
 

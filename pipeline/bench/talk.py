@@ -70,7 +70,7 @@ class Setup:
     delay_s: float
     frame_s: float
     ear: Ear | None = None
-    reading_s: float = 0.06
+    reading_s: float = 0.03
 
 
 async def talk(setup: Setup, user: User) -> Recording:

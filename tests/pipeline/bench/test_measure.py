@@ -130,6 +130,10 @@ def test_a_judge_that_knows_cuts_nothing_and_one_that_does_not_is_silence_alone(
         for row in rows:
             assert row["judged"] == (0.0 if is_perfect else row["silence_alone"])
         assert rows[0]["silence_alone"] > rows[1]["silence_alone"] > 0
+    is_told = SimpleNamespace(probability=lambda pcm, told=0.5: told)
+    for row in sweep(is_told, num_turns=60, seed=1, pool=HELD_OUT, read=lambda pcm: float(pcm[0])):
+        assert row["judged_by_words"] == 0.0
+        assert row["judged"] == row["silence_alone"] > 0
 
 
 def test_the_table_shows_every_figure() -> None:

@@ -75,7 +75,9 @@ def test_the_command_writes_figures_and_a_picture(tmp_path: Path, capsys: Any) -
     document = json.loads(capsys.readouterr().out)
     assert list(document["setups"]) == list(conversation.setups("auto"))
     assert document["setups"]["judged"]["turns"] >= 1
-    assert [row["budget_ms"] for row in document["endpointing"]] == [300, 600]
+    for row, budget_ms in zip(document["endpointing"], (300, 600), strict=True):
+        assert row["budget_ms"] == budget_ms
+        assert 0 <= row["judged_by_words"] <= 1
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
