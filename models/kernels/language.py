@@ -8,7 +8,7 @@ TRITON_INTERPRET=1 in the environment before the first import, Triton runs them 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,11 @@ except ImportError:
     triton = None
 
 tl: Any = None if triton is None else triton.language
-Pointer = Any  # of a kernel's argument: a tensor here, its address in the kernel
 HAS_TRITON = triton is not None
+if TYPE_CHECKING:
+    Pointer = Any  # of a kernel's argument: a tensor here, its address in the kernel
+else:  # the compiler looks annotations up, and refuses what is not Triton's own
+    Pointer = triton.language.pointer_type if HAS_TRITON else None
 
 
 class _Absent:
