@@ -27,16 +27,24 @@ def reference(
     keys_pages, values_pages = pages
     num_kv_heads, page_size = keys_pages.shape[1:3]
     num_queries = heads.shape[1] - 2 * num_kv_heads
-    cos, sin = (part[:, None] for part in rotary)  # [B, 1, D]
-    turned, values = heads[:, :-num_kv_heads], heads[:, -num_kv_heads:]
-    if gains is not None:
-        turned = F.rms_norm(turned, (turned.shape[-1],), None, eps) * gains
-    turned = torch.addcmul(turned * cos, turned.roll(turned.shape[-1] // 2, dims=-1), sin)
+    turned = turned_heads(heads[:, :-num_kv_heads], gains, eps, rotary)
+    values = heads[:, -num_kv_heads:]
     page = page_table.gather(1, (lengths // page_size)[:, None].long())[:, 0].long()
     offset = (lengths % page_size).long()
     keys_pages[page, :, offset] = turned[:, num_queries:]
     values_pages[page, :, offset] = values
     return turned[:, :num_queries].contiguous()
+
+
+def turned_heads(
+    heads: Tensor, gains: Tensor | None, eps: float, rotary: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Norm, where there are gains [N, D], and rotary turn: [B, N, D] -> [B, N, D]."""
+    cos, sin = (part[:, None] for part in rotary)  # [B, 1, D]
+    size = heads.shape[-1]
+    if gains is not None:
+        heads = F.rms_norm(heads, (size,), None, eps) * gains
+    return torch.addcmul(heads * cos, heads.roll(size // 2, dims=-1), sin)
 
 
 def fused(

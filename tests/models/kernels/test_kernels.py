@@ -15,6 +15,7 @@ from models.kernels import (
     language,
     norm_projection,
     packed_experts,
+    ring_attention,
     rotary_cache,
     sampling,
     snake_convolution,
@@ -89,6 +90,47 @@ def test_decode_attention(dtype: torch.dtype, group: int) -> None:
     queries = drawn(3, kv_heads * group, size, dtype=dtype)
     arguments = (queries, (pages[0], pages[1]), table, lengths)
     assert_near(decode_attention.fused(*arguments), decode_attention.reference(*arguments))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("group", [1, 2, 8])
+@pytest.mark.parametrize("window", [16, 72])
+@pytest.mark.parametrize("new", [1, 2])
+def test_ring_attention(dtype: torch.dtype, group: int, window: int, new: int) -> None:
+    """Several positions in one launch are as many calls of the plain path, one after the other."""
+    kv_heads, size, num_slots = 2, 24, 7
+    slots = torch.tensor([5, 0, 3, 6, 2], device=DEVICE)
+    positions = torch.tensor([0, 9, window - 1, window, 4 * window - 1], device=DEVICE)
+    batch = len(slots)
+    heads = drawn(new * batch, (group + 2) * kv_heads, size, dtype=dtype)
+    has_norm = group > 1  # as the predictor and the vocoder have it
+    gains = drawn((group + 1) * kv_heads, size, dtype=dtype, seed=1) if has_norm else None
+    rotary = tuple(drawn(new * batch, size, dtype=dtype, seed=seed) for seed in (2, 3))
+    rings = [
+        [drawn(num_slots, kv_heads, window, size, dtype=dtype, seed=seed) for seed in (4, 5)]
+        for _ in "fp"
+    ]
+    for part in rings[0] + rings[1]:
+        for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
+            part[slot, :, position:] = float("nan")  # never written, never to be seen
+    untouched = rings[0][0][[1, 4]].clone()
+
+    def run(attend: Callable[..., Tensor], ring: list[Tensor], at_once: int) -> Tensor:
+        made = []
+        for start in range(0, new, at_once):
+            rows = slice(start * batch, (start + at_once) * batch)
+            angles = (rotary[0][rows], rotary[1][rows])
+            cache = (ring[0], ring[1])
+            made.append(attend(heads[rows], gains, EPS, angles, cache, slots, positions + start))
+        return torch.cat(made)
+
+    assert_near(
+        run(ring_attention.fused, rings[0], new), run(ring_attention.reference, rings[1], 1)
+    )
+    for fused, plain in zip(*rings, strict=True):
+        assert torch.equal(fused.isnan(), plain.isnan())
+        assert_near(fused.nan_to_num(), plain.nan_to_num())
+    assert torch.equal(rings[0][0][[1, 4]], untouched)
 
 
 @pytest.mark.parametrize("is_normalized", [True, False])
