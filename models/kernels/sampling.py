@@ -54,9 +54,9 @@ class Draws:
             torch.zeros(len(seeds), dtype=torch.int64, device=device),
         )
 
-    def advance(self) -> None:
-        """Count one more id of every row."""
-        self.count.add_(1)
+    def advance(self, num_ids: int = 1) -> None:
+        """Count more ids of every row."""
+        self.count.add_(num_ids)
 
     def put(self, row: int, settings: SamplingSettings, seed: int) -> None:
         """Let a row begin anew."""
@@ -77,7 +77,7 @@ class Draws:
         self.count.index_copy_(0, rows, draws.count)
 
 
-def reference(logits: Tensor, draws: Draws, seen: Tensor | None) -> Tensor:
+def reference(logits: Tensor, draws: Draws, seen: Tensor | None, offset: int = 0) -> Tensor:
     """Plain PyTorch of `fused`."""
     logits = logits.to(torch.float32)
     if seen is not None:
@@ -95,25 +95,26 @@ def reference(logits: Tensor, draws: Draws, seen: Tensor | None) -> Tensor:
     is_kept = (before < draws.top_p[:, None]) & (ordered >= floor)
     floor = ordered.masked_fill(~is_kept, float("inf")).amin(dim=-1, keepdim=True)
     weights = (logits - ordered[:, :1]).exp().masked_fill(logits < floor, 0.0)
-    races = weights / -uniform(draws, columns).log()
+    races = weights / -uniform(draws, columns, offset).log()
     return torch.where(is_greedy, logits, races).argmax(dim=-1)
 
 
-def uniform(draws: Draws, columns: int) -> Tensor:
-    """[B, columns] float32 in [0, 1): the numbers of each row's next draw."""
+def uniform(draws: Draws, columns: int, offset: int) -> Tensor:
+    """[B, columns] float32 in [0, 1): the numbers of each row's next draw, or of a later one."""
     ids = torch.arange(columns, device=draws.seed.device)
-    counter = (draws.count[:, None] << DRAW_SHIFT) + ids
+    counter = ((draws.count[:, None] + offset) << DRAW_SHIFT) + ids
     made = _philox(counter, draws.seed[:, None])
     signed = torch.where(made >= 2**31, made - 2**32, made)
     return torch.where(signed < 0, -signed - 1, signed).to(torch.float32) * 4.6566127342e-10
 
 
-def fused(logits: Tensor, draws: Draws, seen: Tensor | None) -> Tensor:
+def fused(logits: Tensor, draws: Draws, seen: Tensor | None, offset: int = 0) -> Tensor:
     """One id for each row, [B] int64; `draws.count` stays.
 
     Args:
-        logits: [B, vocab] float32; -inf is never drawn.
+        logits: [B, vocab], any float dtype; -inf is never drawn.
         seen: [B, vocab] bool, what the penalty is against; None: no penalty.
+        offset: ids drawn of each row that are not counted yet.
     """
     num_rows, columns = logits.shape
     assert columns <= MAX_COLUMNS, f"{columns} columns: the best {MAX_COLUMNS} must be found before"
@@ -130,6 +131,7 @@ def fused(logits: Tensor, draws: Draws, seen: Tensor | None) -> Tensor:
         draws.count,
         ids,
         columns,
+        offset,
         HAS_SEEN=seen is not None,
         BLOCK=next_power_of_2(columns),
         SHIFT=DRAW_SHIFT,
@@ -175,6 +177,7 @@ def _kernel(
     count_ptr: Pointer,
     ids_ptr: Pointer,
     columns: int,
+    offset: int,
     HAS_SEEN: tl.constexpr,
     BLOCK: tl.constexpr,
     SHIFT: tl.constexpr,
@@ -184,7 +187,7 @@ def _kernel(
     column = tl.arange(0, BLOCK)
     has = column < columns
     nothing = -float("inf")
-    logits = tl.load(logits_ptr + row * columns + column, mask=has, other=nothing)
+    logits = tl.load(logits_ptr + row * columns + column, mask=has, other=nothing).to(tl.float32)
     if HAS_SEEN:
         is_seen = tl.load(seen_ptr + row * columns + column, mask=has, other=0) != 0
         penalty = tl.load(penalty_ptr + row)
@@ -203,7 +206,7 @@ def _kernel(
     is_kept = (before < tl.load(top_p_ptr + row)) & (ordered >= floor)
     floor = tl.min(tl.where(is_kept, ordered, float("inf")), axis=0)
     weights = tl.where(logits >= floor, tl.exp(logits - top), 0.0)
-    counter = (tl.load(count_ptr + row) << SHIFT) + column
+    counter = ((tl.load(count_ptr + row) + offset) << SHIFT) + column
     races = weights / -tl.log(tl.rand(tl.load(seed_ptr + row), counter))
     scores = tl.where(is_greedy, logits, tl.where(has, races, nothing))
     tl.store(ids_ptr + row, tl.argmax(scores, axis=0).to(tl.int64))

@@ -53,9 +53,9 @@ def step_decoder(
 def final_projection(
     decoder: Decoder, hidden_states: Tensor, weight: Tensor, operations: Operations
 ) -> Tensor:
-    """Final norm and an output head: [B, H] -> [B, N] float32."""
+    """Final norm and an output head: [B, H] -> [B, N]."""
     norm = decoder.norm
-    return operations.project(hidden_states, weight, norm.weight, norm.eps, None).float()
+    return operations.project(hidden_states, weight, norm.weight, norm.eps, None)
 
 
 def angles(decoder: Decoder, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

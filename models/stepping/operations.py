@@ -35,7 +35,7 @@ class Operations:
     route: Callable[..., tuple[Tensor, Tensor]]
     mix: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
     mix_packed: Callable[[Tensor, Tensor, Tensor, PackedMatrices, PackedMatrices], Tensor]
-    sample: Callable[[Tensor, sampling.Draws, Tensor | None], Tensor]
+    sample: Callable[..., Tensor]
     convolve: Callable[..., Tensor]
 
 

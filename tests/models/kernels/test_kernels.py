@@ -201,14 +201,15 @@ SETTINGS = [
 ]
 
 
-def test_sampling() -> None:
-    logits = 3.0 * drawn(4, 100)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sampling(dtype: torch.dtype) -> None:
+    logits = 3.0 * drawn(4, 100, dtype=dtype)
     logits[:, 90:] = float("-inf")
     seen = drawn(4, 100, seed=1) > 0.5
-    draws = sampling.Draws.of(SETTINGS, [1, 2, 2**62 + 3, 4], DEVICE)
-    for _ in range(8):
-        assert (
-            sampling.fused(logits, draws, seen).tolist()
-            == sampling.reference(logits, draws, seen).tolist()
-        )
-        draws.advance()
+    draws, counted = (sampling.Draws.of(SETTINGS, [1, 2, 2**62 + 3, 4], DEVICE) for _ in range(2))
+    for _ in range(2):
+        for offset in range(4):
+            plain = sampling.reference(logits, counted, seen)
+            assert sampling.fused(logits, draws, seen, offset).tolist() == plain.tolist()
+            counted.advance()
+        draws.advance(4)

@@ -30,6 +30,17 @@ def test_frequencies_are_the_distribution() -> None:
     assert (found - expected).abs().max() < 0.04
 
 
+def test_an_offset_draws_what_counting_draws() -> None:
+    logits = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    counted, ahead = (sampling.Draws.of([SamplingSettings()] * 3, [5, 6, 7], CPU) for _ in range(2))
+    for offset in range(5):
+        expected = sampling.reference(logits, counted, None).tolist()
+        assert sampling.reference(logits, ahead, None, offset).tolist() == expected
+        counted.advance()
+    ahead.advance(5)
+    assert ahead.count.tolist() == counted.count.tolist()
+
+
 def test_a_row_draws_the_same_in_company() -> None:
     logits = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     settings = [SamplingSettings(top_k=20)] * 5
