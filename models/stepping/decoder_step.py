@@ -30,8 +30,7 @@ def step_decoder(
 
     Args:
         rotary: cosines and sines, [B, head_dim] each.
-        page_table: [B, max_pages] int32. lengths: [B] int32, positions before this one. Rows may
-            share a table where their positions differ: each sees what is written up to its own.
+        page_table: [B, max_pages] int32. lengths: [B] int32, positions before this one.
     """
     seen = lengths + 1
     for index, layer in enumerate(decoder.layers):

@@ -16,6 +16,7 @@ from models.kernels import (
     language,
     norm_projection,
     packed_experts,
+    ring_attention,
     rotary_cache,
     sampling,
     snake_convolution,
@@ -32,6 +33,7 @@ class Operations:
     gate: Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
     turn: Callable[..., Tensor]
     attend: Callable[[Tensor, tuple[Tensor, Tensor], Tensor, Tensor], Tensor]
+    attend_ring: Callable[..., Tensor]
     route: Callable[..., tuple[Tensor, Tensor]]
     mix: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
     mix_packed: Callable[[Tensor, Tensor, Tensor, PackedMatrices, PackedMatrices], Tensor]
@@ -45,6 +47,7 @@ PLAIN = Operations(
     gate=gated_mlp.reference,
     turn=rotary_cache.reference,
     attend=decode_attention.reference,
+    attend_ring=ring_attention.reference,
     route=experts.route_reference,
     mix=experts.mix_reference,
     mix_packed=packed_experts.mix_reference,
@@ -57,6 +60,7 @@ FUSED = Operations(
     gate=gated_mlp.fused,
     turn=rotary_cache.fused,
     attend=decode_attention.fused,
+    attend_ring=ring_attention.fused,
     route=experts.route_fused,
     mix=experts.mix_fused,
     mix_packed=packed_experts.mix_fused,

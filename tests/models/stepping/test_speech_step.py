@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -21,6 +22,7 @@ from models.speaking import Voice
 from models.stepping.decoder_step import angles, step_decoder
 from models.stepping.operations import FUSED, PLAIN, Operations
 from models.stepping.pages import PagedCache, PagePool, PageTable
+from models.stepping.predictor_step import PredictorStep
 from models.stepping.speech_slots import SpeechSlots
 from models.stepping.speech_step import SpeechStep
 from models.weights import load_model
@@ -176,6 +178,31 @@ def test_a_talker_step_of_fused_kernels(rig: Rig) -> None:
         for operations in (PLAIN, FUSED)
     )
     torch.testing.assert_close(fused_made, plain_made, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not language.can_run(CPU), reason="needs the package triton")
+@torch.inference_mode()
+def test_a_predictor_frame_of_fused_kernels(rig: Rig) -> None:
+    """Whatever was left in its rings; with few codes, and another's sampler, to be interpreted."""
+    talker, batch = rig.talker, 2
+    predictor = copy.deepcopy(talker.code_predictor)
+    for head in predictor.lm_head.parameters():
+        head.data = head[:64].clone()
+    settings = SamplingSettings(temperature=0.9, top_k=20, top_p=0.9)
+    hidden = torch.randn(batch, talker.config.decoder.hidden_size)
+    code0 = torch.tensor([70, 7])
+    made = []
+    for operations in (PLAIN, dataclasses.replace(FUSED, sample=PLAIN.sample)):
+        step = PredictorStep(predictor, batch=batch, operations=operations)
+        for layer in step._decoder.layers:
+            for part in layer.ring:
+                part.fill_(float("nan"))
+        draws = sampling.Draws.of([settings] * batch, [1, 2], CPU)
+        codes, residual = step(hidden, code0, talker.embed_code(code0), draws)
+        assert draws.count.tolist() == [predictor.num_residuals] * batch
+        made.append((codes.tolist(), residual))
+    assert made[0][0] == made[1][0]
+    torch.testing.assert_close(made[1][1], made[0][1], atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
