@@ -77,10 +77,16 @@ def plan_memory(
         rings = front.sliding_window * kv_bytes_per_token(front, torch.float32)
         tails = 4 * sum(channels * length for channels, length in model.code2wav.tail_shapes)
         samples = model.code2wav.samples_per_frame
+        # A step's copies of what layer scales follow.
+        scaled = sum(
+            parameter.nbytes
+            for name, parameter in model.code2wav.pre_transformer.named_parameters()
+            if front.layer_scale and name.endswith(("o_proj.weight", "down_proj.weight"))
+        )
         plan["code2wav"] = StagePlan(
             weights=_weights(model.code2wav),
             caches=num_sessions * rings,
-            state=num_sessions * tails,
+            state=num_sessions * tails + scaled,
             # The widest activations, twice (in and out), at a sixteenth of the channels at the end.
             passing=num_sessions * 4 * samples * config.vocoder.decoder_size // 8,
         )

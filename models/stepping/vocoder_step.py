@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.decoder import DecoderLayer
 from models.qwen3_omni.vocoder import (
     CausalConv,
     CausalTransposedConv,
@@ -25,6 +24,7 @@ from models.qwen3_omni.vocoder import (
     UpsampleStage,
 )
 from models.stepping.operations import Operations
+from models.stepping.ring_decoder import RingDecoder
 
 
 class VocoderSlots:
@@ -32,8 +32,7 @@ class VocoderSlots:
 
     Attributes:
         tails: for each convolution with a past, [num_slots, channels, length].
-        rings: keys and values of each layer of the front, [num_slots, Hkv, window, D]; position p
-            lies at p % window.
+        front: the transformer's layers and their rings, for all steps.
         num_frames: [num_slots] int64.
     """
 
@@ -41,12 +40,10 @@ class VocoderSlots:
         weight = vocoder.code_embedding.weight
         config = vocoder.config.transformer
         assert config.sliding_window is not None
-        self.window = config.sliding_window
         self.tails = [weight.new_zeros((num_slots, *tail)) for tail in vocoder.tail_shapes]
-        ring = (num_slots, config.num_kv_heads, self.window, config.head_dim)
-        self.rings = [
-            (weight.new_zeros(ring), weight.new_zeros(ring)) for _ in range(config.num_layers)
-        ]
+        self.front = RingDecoder(
+            vocoder.pre_transformer, num_slots=num_slots, window=config.sliding_window
+        )
         self.num_frames = torch.zeros(num_slots, dtype=torch.int64, device=weight.device)
 
     def clear(self, slot: int) -> None:
@@ -91,25 +88,16 @@ class VocoderStep:
     # ------------------------------------------------------------------ the transformer in front
     def _front(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """[B, H] -> [B, H] after the final norm."""
-        front = self._vocoder.pre_transformer
-        place = self._slots.num_frames.index_select(0, rows)  # [B]
-        turns = place.to(torch.float64)[:, None] * front.rotary.inv_freq  # [B, D / 2]
+        slots, transformer = self._slots, self._vocoder.pre_transformer
+        place = slots.num_frames.index_select(0, rows)  # [B]
+        turns = place.to(torch.float64)[:, None] * transformer.rotary.inv_freq  # [B, D / 2]
         cos, sin = turns.cos(), turns.sin()
         rotary = (
-            torch.cat((cos, cos), dim=-1).to(hidden.dtype)[:, None],  # [B, 1, D]
-            torch.cat((-sin, sin), dim=-1).to(hidden.dtype)[:, None],
+            torch.cat((cos, cos), dim=-1).to(hidden.dtype),  # [B, D]
+            torch.cat((-sin, sin), dim=-1).to(hidden.dtype),
         )
-        window = torch.arange(self._slots.window, device=hidden.device)
-        mask = (window <= place[:, None])[:, None, None]  # [B, 1, 1, window]
-        where = (rows, place % self._slots.window)
-        for index, layer in enumerate(front.layers):
-            assert isinstance(layer, DecoderLayer)
-            ring = self._slots.rings[index]
-            mixed = _attend(layer, layer.input_layernorm(hidden), rotary, ring, where, mask)
-            hidden = hidden + layer.self_attn_layer_scale(mixed)
-            fed = layer.mlp(layer.post_attention_layernorm(hidden))
-            hidden = hidden + layer.mlp_layer_scale(fed)
-        normed: Tensor = front.norm(hidden)
+        made = slots.front(hidden, rotary, rows, place, self._operations)
+        normed: Tensor = transformer.norm(made)
         return normed
 
     # ------------------------------------------------------------------ convolutions
@@ -177,28 +165,3 @@ class VocoderStep:
         joined = torch.cat([pool.index_select(0, rows), x], dim=-1)
         pool.index_copy_(0, rows, joined[..., joined.shape[-1] - pool.shape[-1] :])
         return joined
-
-
-def _attend(
-    layer: DecoderLayer,
-    normed: Tensor,
-    rotary: tuple[Tensor, Tensor],
-    ring: tuple[Tensor, Tensor],
-    where: tuple[Tensor, Tensor],
-    mask: Tensor,
-) -> Tensor:
-    """Attention of one position of each row over its ring, output projection included: [B, H]."""
-    attention = layer.self_attn
-    num_queries, num_kv_heads = attention.num_heads, attention.num_kv_heads
-    heads = attention.qkv_proj(normed).view(len(normed), -1, attention.head_dim)
-    turned, values = heads[:, :-num_kv_heads], heads[:, -num_kv_heads:]
-    half = attention.head_dim // 2
-    turned = torch.addcmul(turned * rotary[0], turned.roll(half, dims=-1), rotary[1])
-    rows, place = where
-    for pool, new in zip(ring, (turned[:, num_queries:], values), strict=True):
-        pool[rows, :, place] = new
-    keys, seen = (pool.index_select(0, rows) for pool in ring)  # [B, Hkv, window, D]
-    queries = turned[:, :num_queries].reshape(len(normed), num_kv_heads, -1, attention.head_dim)
-    mixed = F.scaled_dot_product_attention(queries, keys, seen, attn_mask=mask)
-    projected: Tensor = attention.o_proj(mixed.flatten(1))
-    return projected

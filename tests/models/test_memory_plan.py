@@ -126,6 +126,7 @@ def test_the_plan_is_what_is_allocated(oracle: Oracle, ours: Qwen3Omni) -> None:
     pool = PagePool(oracle.config.talker.decoder, num_pages=1, device=CPU, dtype=torch.float32)
     table = PageTable(pool, num_rows=1, max_pages=1)
     slots = SpeechSlots(ours.talker, ours.code2wav, table, num_slots=sessions).vocoder
-    rings = sum(part.nbytes for ring in slots.rings for part in ring)
-    assert plan["code2wav"].caches == rings
-    assert plan["code2wav"].state == sum(tail.nbytes for tail in slots.tails)
+    layers = slots.front.layers
+    assert plan["code2wav"].caches == sum(part.nbytes for layer in layers for part in layer.ring)
+    scaled = sum(layer.output.nbytes + layer.down.nbytes for layer in layers)
+    assert plan["code2wav"].state == scaled + sum(tail.nbytes for tail in slots.tails)

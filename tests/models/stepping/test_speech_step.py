@@ -25,6 +25,7 @@ from models.stepping.pages import PagedCache, PagePool, PageTable
 from models.stepping.predictor_step import PredictorStep
 from models.stepping.speech_slots import SpeechSlots
 from models.stepping.speech_step import SpeechStep
+from models.stepping.vocoder_step import VocoderSlots, VocoderStep
 from models.weights import load_model
 
 CPU = torch.device("cpu")
@@ -203,6 +204,38 @@ def test_a_predictor_frame_of_fused_kernels(rig: Rig) -> None:
         made.append((codes.tolist(), residual))
     assert made[0][0] == made[1][0]
     torch.testing.assert_close(made[1][1], made[0][1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("operations", [PLAIN, FUSED], ids=lambda made: made.name)
+@torch.inference_mode()
+def test_the_vocoders_ring_goes_round(rig: Rig, operations: Operations) -> None:
+    """More frames than its window, of two streams that are not at the same place."""
+    if operations is FUSED and not language.can_run(CPU):
+        pytest.skip("needs the package triton")
+    vocoder = rig.model.code2wav
+    assert vocoder is not None
+    operations = dataclasses.replace(operations, convolve=PLAIN.convolve)
+    slots = VocoderSlots(vocoder, 4)
+    first, later = (
+        VocoderStep(vocoder, slots, operations, is_first=is_first) for is_first in (True, False)
+    )
+    generator = torch.Generator().manual_seed(0)
+    shape = (9, vocoder.config.num_quantizers)
+    streams = {
+        slot: torch.randint(vocoder.config.codebook_size, shape, generator=generator)
+        for slot in (2, 1)
+    }
+    made = {slot: [first(codes[:1], torch.tensor([slot]))[0]] for slot, codes in streams.items()}
+    made[1].append(later(streams[1][1:2], torch.tensor([1]))[0])
+    for place in range(1, 8):
+        codes = torch.stack([streams[2][place], streams[1][place + 1]])
+        for slot, pcm in zip((2, 1), later(codes, torch.tensor([2, 1])), strict=True):
+            made[slot].append(pcm)
+    for slot, codes in streams.items():
+        frames = len(made[slot])
+        assert frames > 1 + (vocoder.config.transformer.sliding_window or 0)
+        whole = vocoder(codes[:frames], vocoder.new_state())
+        torch.testing.assert_close(torch.cat(made[slot]), whole, atol=2e-4, rtol=1e-3)
 
 
 @torch.inference_mode()
