@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.cache import KvCache
-from models.config import OmniConfig
+from models.config import DecoderConfig, OmniConfig
 from models.kernels import (
     decode_attention,
     experts,
@@ -18,6 +18,7 @@ from models.kernels import (
     language,
     norm_projection,
     packed_experts,
+    ring_attention,
     sampling,
     snake_convolution,
 )
@@ -107,6 +108,11 @@ def _cases(config: OmniConfig, device: torch.device, batch: int) -> list[Case]:
         num_bytes = all_bytes * distinct // moe.num_experts
         made.append((name, *mix_packed, (rows, ids, weights, *stacks), num_bytes))
     made.append(_paged_case(config, device, dtype))
+    assert config.vocoder is not None
+    front = config.vocoder.transformer
+    groups, window = config.talker.num_code_groups, front.sliding_window or 0
+    made.append(("predictor ring", *_ring_case(dense, drawn, batch, groups, dtype)))
+    made.append(("vocoder ring", *_ring_case(front, drawn, batch, window, torch.float32)))
     return [*made, _sampling_case(config, device, batch), _vocoder_case(config, device, batch)]
 
 
@@ -136,6 +142,27 @@ def _paged_case(config: OmniConfig, device: torch.device, dtype: torch.dtype) ->
 
     num_bytes = 2 * 2 * most * earlier[0].nbytes
     return "paged prefill", into_pages, into_whole, (), num_bytes
+
+
+def _ring_case(
+    decoder: DecoderConfig,
+    drawn: Callable[..., Tensor],
+    batch: int,
+    window: int,
+    dtype: torch.dtype,
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Any, ...], int]:
+    """The last position of a ring that is full with it; a case but for its name."""
+    turned, size = decoder.num_heads + decoder.num_kv_heads, decoder.head_dim
+    heads = drawn(batch, turned + decoder.num_kv_heads, size, as_dtype=dtype)
+    gains = torch.ones_like(heads[0, :turned]) if decoder.qk_norm else None
+    rotary = tuple(drawn(batch, size, as_dtype=dtype) for _ in range(2))
+    shape = (batch, decoder.num_kv_heads, window, size)
+    ring = tuple(drawn(*shape, as_dtype=dtype) for _ in range(2))
+    slots = torch.arange(batch, device=heads.device)
+    positions = torch.full_like(slots, window - 1)
+    arguments = (heads, gains, 1e-6, rotary, ring, slots, positions)
+    num_bytes = sum(part.nbytes for part in ring) + heads.nbytes
+    return ring_attention.fused, ring_attention.reference, arguments, num_bytes
 
 
 def _packed(

@@ -31,6 +31,8 @@ BATCHES = (1, 8, 32)
 BF16 = 2
 FLOAT32 = 4
 
+Parts = list[tuple[str, float, int]]  # of one layer: name, numbers read or written, launches
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
@@ -61,28 +63,42 @@ def predict(config: OmniConfig, batch: int, context: int = CONTEXT_TOKENS) -> li
     """All kernels of one thinker token and one speech frame of `batch` sessions."""
     assert config.talker is not None
     assert config.vocoder is not None
-    predictor = config.talker.predictor
-    passes = config.talker.num_code_groups - 1
+    thinker, talker = config.thinker.decoder, config.talker.decoder
+    predictor, passes = config.talker.predictor, config.talker.num_code_groups - 1
+    # Each code is drawn and embedded; the first inputs are joined, at the end the ids are counted,
+    # the codes stacked, and the embeddings stacked and summed.
+    drawing = 2 * passes + 5
     return [
-        *_decoder("thinker token", config.thinker.decoder, batch, context, 1),
-        *_head("thinker token", config.thinker.decoder, batch, 1),
-        *_decoder("talker step", config.talker.decoder, batch, context, 1),
-        *_head("talker step", config.talker.decoder, batch, 1),
-        *_decoder("predictor frame", predictor, batch, (passes + 1) // 2, passes),
-        *_head("predictor frame", predictor, batch, passes),
+        *_layers("thinker token", thinker, batch, _paged(thinker, batch, context)),
+        *_head("thinker token", thinker, batch, 1, 4),
+        *_layers("talker step", talker, batch, _paged(talker, batch, context)),
+        *_head("talker step", talker, batch, 1, 4),
+        *_layers(
+            "predictor frame",
+            predictor,
+            batch,
+            _ring(predictor, batch, (passes + 1) // 2),
+            passes=passes,
+        ),
+        *_head("predictor frame", predictor, batch, passes, drawing),
         *_vocoder(config.vocoder, batch),
     ]
 
 
-def _decoder(
-    stage: str, config: DecoderConfig, batch: int, context: int, passes: int
+def _layers(
+    stage: str,
+    config: DecoderConfig,
+    batch: int,
+    attention: Parts,
+    *,
+    passes: int = 1,
+    width: int = BF16,
 ) -> list[Kernel]:
     size, layers = config.hidden_size, config.num_layers * passes
     query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     kernels = [
         ("norm + q/k/v projection", size * (query + 2 * kv), 1),
-        ("q/k norm, rotary, cache write", batch * (2 * query + 4 * kv), 1),
-        ("attention", batch * context * 2 * kv, 2),
+        *attention,
         ("output projection", query * size, 1),
         *_feed_forward(config, batch),
     ]
@@ -90,15 +106,30 @@ def _decoder(
         Kernel(
             stage=stage,
             name=name,
-            num_bytes=BF16 * numbers * layers,
+            num_bytes=width * numbers * layers,
             num_launches=launches * layers,
         )
         for name, numbers, launches in kernels
     ]
 
 
-def _feed_forward(config: DecoderConfig, batch: int) -> list[tuple[str, float, int]]:
-    """Name, numbers read, launches; of one layer."""
+def _paged(config: DecoderConfig, batch: int, context: int) -> Parts:
+    """Attention over pages, split and joined."""
+    query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    return [
+        ("q/k norm, rotary, cache write", batch * (2 * query + 4 * kv), 1),
+        ("attention", batch * context * 2 * kv, 2),
+    ]
+
+
+def _ring(config: DecoderConfig, batch: int, seen: int) -> Parts:
+    """The same in one launch, q/k norm included, over rings of which `seen` positions are read."""
+    query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    numbers = batch * (2 * query + 4 * kv + seen * 2 * kv)
+    return [("rotary, ring write, attention", numbers, 1)]
+
+
+def _feed_forward(config: DecoderConfig, batch: int) -> Parts:
     size, moe = config.hidden_size, config.moe
     if moe is None:
         inner = config.intermediate_size
@@ -118,7 +149,8 @@ def _feed_forward(config: DecoderConfig, batch: int) -> list[tuple[str, float, i
     return kernels
 
 
-def _head(stage: str, config: DecoderConfig, batch: int, passes: int) -> list[Kernel]:
+def _head(stage: str, config: DecoderConfig, batch: int, passes: int, drawing: int) -> list[Kernel]:
+    """The output head and what draws from it, in `drawing` launches."""
     head = BF16 * config.vocab_size * config.hidden_size
     logits = FLOAT32 * batch * config.vocab_size
     return [
@@ -128,20 +160,17 @@ def _head(stage: str, config: DecoderConfig, batch: int, passes: int) -> list[Ke
             num_bytes=passes * (head + logits),
             num_launches=passes,
         ),
-        Kernel(stage=stage, name="sampling", num_bytes=passes * logits, num_launches=4 * passes),
+        Kernel(stage=stage, name="sampling", num_bytes=passes * logits, num_launches=drawing),
     ]
 
 
 def _vocoder(config: VocoderConfig, batch: int) -> list[Kernel]:
     stage, front = "vocoder frame", config.transformer
-    window = front.sliding_window or 0
-    size, kv = front.hidden_size, front.num_kv_heads * front.head_dim
-    query = front.num_heads * front.head_dim
-    layer = size * (query + 2 * kv) + query * size + 3 * size * front.intermediate_size
-    ring = batch * window * 2 * kv * 3  # gathered: read, written, read
-    made: list[tuple[str, float, int]] = [
-        ("transformer", front.num_layers * (layer + ring), 25 * front.num_layers)
-    ]
+    size, window = front.hidden_size, front.sliding_window or 0
+    layers = _layers(stage, front, batch, _ring(front, batch, window), width=FLOAT32)
+    # Embedding and its mean, 3; place and angles, 10; final norm; samples and counted frames, 3.
+    codes = batch * config.num_quantizers * size
+    made: Parts = [("embedding, angles, final norm, count", codes, 17)]
     length = math.prod(config.upsampling_ratios)
     ratios = sum(ratio * size * size + 8 * size * size for ratio in config.upsampling_ratios)
     made.append(("upsampling", ratios, 14 * len(config.upsampling_ratios)))
@@ -153,10 +182,11 @@ def _vocoder(config: VocoderConfig, batch: int) -> list[Kernel]:
         activations = 3 * batch * 5 * half * length
         made.append((f"block of {half} channels", up + units + activations, 3 + 3 * 7))
         channels = half
-    return [
+    others = [
         Kernel(stage=stage, name=name, num_bytes=FLOAT32 * numbers, num_launches=launches)
         for name, numbers, launches in made
     ]
+    return [*layers, *others]
 
 
 def table(config: OmniConfig) -> str:
@@ -210,11 +240,9 @@ def cache_table(config: OmniConfig) -> list[str]:
             f" | {1e6 * gather.floor_s:.0f} | {gather.num_launches}"
             f" | {1e6 * gather.predicted_s:.0f} |"
         )
-    again = sum(
-        kernel.predicted_s
-        for kernel in _decoder("", config.thinker.decoder, GIVEN_UP_TOKENS, 1, 1)
-        if kernel.name != "attention"
-    )
+    thinker = config.thinker.decoder
+    written, _ = _paged(thinker, GIVEN_UP_TOKENS, 1)
+    again = sum(kernel.predicted_s for kernel in _layers("", thinker, GIVEN_UP_TOKENS, [written]))
     lines += [
         "",
         f"{GIVEN_UP_TOKENS} tokens that were given up and are prefilled again read all weights"
