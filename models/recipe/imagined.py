@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from models.recipe import phrases
+from models.recipe.heard_words import SPAN, HeardWords
 from models.recipe.learner import Learner
 from models.recipe.lessons import View
 from models.recipe.phonemes import words_alike
 from models.recipe.pictures import HEIGHT, WIDTH, Thing, places
 from models.recipe.sheets import Grid, Sheet, Sound
 
+HEARD_SHARE = 0.5  # of sounds, where it is known what the ear writes
 NEW_VOICE_SHARE = 0.35  # of sounds: by voices that are hard to understand
 MISHEARD_SHARES = (0.015, 0.08)  # of words; of such voices
 LEFT_OUT_SHARES = (0.01, 0.035)
@@ -31,10 +33,20 @@ MIDDLE = 0.08  # of a picture's width, to both sides of the middle
 GRAIN = 0.25  # spread of what is added to every value; embeddings have 0.5
 
 
-def imagined_rows(learner: Learner, sheet: Sheet, chance: random.Random) -> tuple[Tensor, Tensor]:
-    """Rows of a sheet's sounds [a, hidden] and of its grids [v, hidden]."""
+def imagined_rows(
+    learner: Learner, sheet: Sheet, chance: random.Random, heard: HeardWords | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows of a sheet's sounds [a, hidden] and of its grids [v, hidden].
+
+    heard: what the ear writes of words, for a part of the sounds.
+    """
     none = learner.table.new_zeros(0, learner.table.shape[1])
-    sounds = [_sound_rows(learner, sound, chance) for sound in sheet.sounds]
+    sounds = [
+        _sound_rows(learner, sound, chance)
+        if heard is None or chance.random() > HEARD_SHARE
+        else _heard_rows(learner, sound, chance, heard)
+        for sound in sheet.sounds
+    ]
     grids = [_sight_rows(learner, grid, chance) for grid in sheet.grids]
     generator = torch.Generator().manual_seed(chance.getrandbits(31))
     return _grained(torch.cat([none, *sounds]), generator), _grained(
@@ -121,6 +133,22 @@ def _sound_rows(learner: Learner, sound: Sound, chance: random.Random) -> Tensor
             made[place].lerp_(learner.table[chance.choice(others)], chance.uniform(0.1, 0.55))
     doubt = torch.tensor([chance.uniform(0.0, 0.35) for _ in row_ids])[:, None]
     return torch.lerp(made, learner.table[blank].expand_as(made), doubt)
+
+
+def _heard_rows(learner: Learner, sound: Sound, chance: random.Random, heard: HeardWords) -> Tensor:
+    """Each word as it was once heard; what was cut out around one does not cover another."""
+    made = learner.table[learner.config.thinker.audio_id].repeat(sound.num_tokens, 1)
+    num_words = min(len(sound.words), sound.num_tokens)
+    places = sorted(chance.sample(range(sound.num_tokens), num_words))
+    for place, word in zip(places, sound.words, strict=False):
+        rows = heard.draw(word, chance)
+        if rows is None:
+            made[place] = learner.table[word]
+            continue
+        for token, row in enumerate(rows, place - SPAN // 2):
+            if token == place or (0 <= token < sound.num_tokens and token not in places):
+                made[token] = row
+    return made
 
 
 def _misheard(

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from models.decoder import Deepstack
 from models.recipe.batches import BatchOutput, let_norms_learn, run_batch
+from models.recipe.heard_words import HeardWords
 from models.recipe.hearing import WINDOW_FRAMES, hear_batch
 from models.recipe.imagined import imagined_rows
 from models.recipe.learner import Learner
@@ -79,23 +80,25 @@ def take_step(
     return {"text": text, "right": num_right / num_replies}
 
 
-def imagine(learner: Learner, chance: random.Random) -> Encode:
-    """Rows as encoders will make them."""
+def imagine(learner: Learner, chance: random.Random, heard: HeardWords | None = None) -> Encode:
+    """Rows as encoders will make them, or have made them of the same words."""
 
     def rows(sheets: Sequence[Sheet]) -> Rows:
-        made = [imagined_rows(learner, sheet, chance) for sheet in sheets]
+        made = [imagined_rows(learner, sheet, chance, heard) for sheet in sheets]
         return Rows(sounds=torch.cat([s for s, _ in made]), sights=torch.cat([v for _, v in made]))
 
     return rows
 
 
-def look(learner: Learner, chance: random.Random) -> Encode:
+def look(learner: Learner, chance: random.Random, heard: HeardWords | None = None) -> Encode:
     """Sounds as the encoder will make them, and pictures as it does."""
 
     def rows(sheets: Sequence[Sheet]) -> Rows:
         sights, deepstack = _seen(learner, sheets)
         return Rows(
-            sounds=imagine(learner, chance)(sheets).sounds, sights=sights, deepstack=deepstack
+            sounds=imagine(learner, chance, heard)(sheets).sounds,
+            sights=sights,
+            deepstack=deepstack,
         )
 
     return rows

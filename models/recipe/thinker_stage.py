@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -11,10 +12,13 @@ from torch import nn
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
 from models.recipe.drills import DRILLS, SEEING
+from models.recipe.heard_words import HeardWords, hear_words
+from models.recipe.hearing import ears_of
+from models.recipe.hearing_stage import FOLDER, NUM_SHARDS
 from models.recipe.learner import Learner, work_learner
 from models.recipe.lessons import lesson, training_room
 from models.recipe.prefetch import Prefetched
-from models.recipe.run import Effort, Run, keep_on, load_average
+from models.recipe.run import Effort, Run, keep_on, load_average, saved_step
 from models.recipe.sheets import Sheet, lay_out
 from models.recipe.thinker import (
     LANGUAGE_PACE,
@@ -26,6 +30,7 @@ from models.recipe.thinker import (
     perceive,
     take_step,
 )
+from models.recipe.utterances import has_shard, load_shard
 
 NUM_LESSONS = 12_000  # with sound there are so many different ones; then the next epoch begins
 IMAGINED_PER_STEP = 24
@@ -33,6 +38,7 @@ SERIES_PER_STEP = 40  # of terse lessons
 SHORT_STEPS = 1700  # of the decoder alone: so many with short lessons only, without tools
 SHORT_TOKENS = 210
 LESSONS_PER_STEP = 14
+HEARD_SHARDS = 8  # of utterances, whose words are heard for the imagined rows
 MAX_TOKENS = 560  # longer lessons are left out: they cost as much as many short ones
 
 
@@ -75,6 +81,7 @@ def train_thinker(work: Path, seed: int, effort: Effort) -> None:
     run = Run.new(decoder_of(learner), PACE, seed)
     if path.exists():
         run.load(path)
+    heard = _heard_words(work, learner, run.seed)
     rooms = [training_room(work / "voices"), training_room(None)]
     rooms += [training_room(None, drill, is_drawn=drill is SEEING) for drill in DRILLS]
 
@@ -96,7 +103,7 @@ def train_thinker(work: Path, seed: int, effort: Effort) -> None:
         room = rooms[step % len(rooms)]
         if room.folder is not None:
             return perceive
-        return look if room.is_drawn else imagine
+        return partial(look if room.is_drawn else imagine, heard=heard)
 
     _keep_on(run, learner, make, path, effort, encoding=encoding)
 
@@ -113,6 +120,22 @@ def trained_learner(work: Path) -> Learner:
     build_constants(learner.thinker)
     learner.thinker.requires_grad_(False)
     return learner
+
+
+def _heard_words(work: Path, learner: Learner, seed: int) -> HeardWords:
+    """Of the ear as it is; kept, for hearing takes minutes."""
+    path, step = work / "heard_words.pt", saved_step(work / "hearing.pt")
+    found = HeardWords.load(path, step)
+    if found is None:
+        shards = [number for number in range(NUM_SHARDS) if has_shard(work / FOLDER, number)]
+        clips = [
+            one
+            for number in shards[-HEARD_SHARDS:]
+            for one in load_shard(work / FOLDER, number, learner.word_ids)
+        ]
+        found = hear_words(ears_of(learner), clips, random.Random(f"heard words {seed} {step}"))
+        found.save(path, step)
+    return found
 
 
 def _put_encoders(work: Path, learner: Learner) -> None:
