@@ -33,7 +33,7 @@ def test_all_kernels_compile_and_fit() -> None:
     triton = pytest.importorskip("triton")
     try:
         assert triton.knobs.nvidia.ptxas_blackwell.path
-    except RuntimeError as error:
+    except (AttributeError, RuntimeError) as error:
         pytest.skip(f"needs the assembler that Triton's wheels bring: {error}")
     # One session: a size of 1 becomes a constant, which is where the compiler differs the most.
     # First frames take the same kernels through the vocoder at other lengths: left out for time.
