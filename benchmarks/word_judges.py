@@ -1,7 +1,7 @@
 """Fits the judges that know words: writes `pipeline/listening/word_judges.npz`.
 
     python -m benchmarks.word_judges sentences      # pipeline/synthetic/model_sentences.json
-    python -m benchmarks.word_judges examples       # word_examples.npz: five minutes of two cores
+    python -m benchmarks.word_judges examples       # word_examples.npz: 15 minutes of two cores
     python -m benchmarks.word_judges fit            # word_judges.npz, and what it is worth
 
 Made users say sentences in the embedded model's words, and others in any; its own ear reads them.
@@ -46,8 +46,9 @@ from pipeline.synthetic.train import fit
 
 NUM_SENTENCES = 500  # of each split, and as many interruptions
 NUM_FOLDS = 6
-NUM_TURNS = {"model": 720, "own": 480}  # of training; half as many held out
-NUM_SOUNDS = {"model": 600, "own": 600}
+NUM_TURNS = {"model": 1920, "own": 1180}  # of training
+NUM_SOUNDS = {"model": 2400, "own": 1800}
+NUM_HELD_OUT = 300
 AGES_MS = (240, 320, 400, 480, 640)  # of a sound, when it is judged
 LAG_MS = 80  # how much older it is then than what was read
 QUESTIONS = ("what", "which", "how", "where", "who", "do", "can", "are", "is", "am")
@@ -142,7 +143,8 @@ def _make(wanted: tuple[str, str, bool]) -> list[Example]:
     chance = random.Random(f"word examples {wanted}")
     own = sentences.HELD_OUT if is_held_out else sentences.TRAINING
     pool = own if words == "own" else sentences.of_model(is_held_out=is_held_out)
-    number = (NUM_TURNS if what == "turns" else NUM_SOUNDS)[words] // (1 + is_held_out)
+    numbers = NUM_TURNS if what == "turns" else NUM_SOUNDS
+    number = NUM_HELD_OUT if is_held_out else numbers[words]
     make = _turn if what == "turns" else _sound
     ear = Ear()
     return [example for _ in range(number) for example in make(ear, chance, pool)]

@@ -4,16 +4,19 @@ Sans-I/O, on the media clock: `look` is asked once for each window of sound sinc
 reply is ducked from the onset on, held (silent, its place kept) from `HOLD_MS` on, and at the
 latest after `DECIDE_MS` it is either stopped for good or goes on where it was. It does not go on
 before `DISMISS_MS`: the first syllable of an interruption is too little to tell it by, and who is
-spoken over for half a second more minds that more than a short gap. Sound that was dismissed but
-does not end is looked at again now and then: who really wants the floor goes on.
+spoken over for half a second more minds that more than a short gap. Once its words are told all
+looks count alike. Sound that was dismissed but does not end is looked at again now and then: who
+really wants the floor goes on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
 from pipeline.listening.interruption import InterruptionJudge, Kind
+from pipeline.listening.network import log_odds
 from pipeline.messages import Pcm
 from pipeline.overhearing import Overhearing
 from pipeline.turns import SAMPLES_PER_MS
@@ -22,7 +25,6 @@ FIRST_LOOK_MS = 128
 HOLD_MS = 128
 DISMISS_MS = 320
 DECIDE_MS = 480
-DECIDE_BY_WORDS_MS = 400
 ENDED_MS = 64  # silence after which a short sound is judged as a whole
 FORGET_MS = 256  # silence after which a dismissed sound is over
 AGAIN_MS = 480  # between two looks at a sound that was dismissed and goes on
@@ -34,6 +36,7 @@ ASKED_SAMPLES = 2_000 * SAMPLES_PER_MS
 SOMEBODY_ELSE = 0.8
 CERTAIN = 0.95
 LIKELY = 0.5
+LIKELY_BY_WORDS = 0.6
 UNLIKELY = 0.06
 
 Verdict = Literal["open", "hold", "interruption", "dismiss", "over"]
@@ -55,6 +58,7 @@ class BargeIn:
         overhearing.begin()
         self._onset_sample = onset_sample
         self._is_held = False
+        self._odds: list[float] = []  # of an interruption, at each look since words were told
         self._next_look_ms: int | None = None  # after it was dismissed
 
     @property
@@ -76,12 +80,10 @@ class BargeIn:
             return self._look_again(pcm, age_ms, silence_ms, usual_db)
         if age_ms < FIRST_LOOK_MS:
             return "open"
-        share = self._kinds(pcm, usual_db)["interruption"]
+        share, likely = self._share(pcm, usual_db), self._likely
         if age_ms >= DECIDE_MS or not self._overhearing.is_awaited:
-            is_told = self._overhearing.newest is not None
-            has_ended = silence_ms >= ENDED_MS
-            if has_ended or age_ms >= (DECIDE_BY_WORDS_MS if is_told else DECIDE_MS):
-                return "interruption" if share >= LIKELY else self._dismiss(age_ms)
+            if silence_ms >= ENDED_MS or age_ms >= DECIDE_MS:
+                return "interruption" if share >= likely else self._dismiss(age_ms)
             if share >= CERTAIN:
                 return "interruption"
             if share <= UNLIKELY and age_ms >= DISMISS_MS:
@@ -90,6 +92,18 @@ class BargeIn:
             self._is_held = True
             return "hold"
         return "open"
+
+    @property
+    def _likely(self) -> float:
+        return LIKELY if self._overhearing.newest is None else LIKELY_BY_WORDS
+
+    def _share(self, pcm: Pcm, usual_db: float) -> float:
+        """How likely it is an interruption: by all looks since it is known what is said."""
+        share = self._kinds(pcm, usual_db)["interruption"]
+        if self._overhearing.newest is None:
+            return share
+        self._odds.append(log_odds(share))
+        return 1 / (1 + math.exp(-sum(self._odds) / len(self._odds)))
 
     def _kinds(self, pcm: Pcm, usual_db: float) -> Mapping[Kind, float]:
         reading = self._overhearing.newest
@@ -108,4 +122,5 @@ class BargeIn:
         self._next_look_ms = age_ms + AGAIN_MS
         kinds = self._kinds(pcm, usual_db)
         is_persistent = age_ms >= PERSISTENT_MS and kinds["side_speech"] < SOMEBODY_ELSE
-        return "interruption" if kinds["interruption"] >= LIKELY or is_persistent else "open"
+        is_likely = kinds["interruption"] >= self._likely
+        return "interruption" if is_likely or is_persistent else "open"

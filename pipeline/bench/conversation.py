@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 def setups(eagerness: Any) -> dict[str, TurnDetection]:
     """What is compared, by name."""
     judged = replace(
-        FIXED, eagerness=eagerness, tentative_ms=96, speculates=True, judges_interruptions=True
+        FIXED, eagerness=eagerness, tentative_ms=64, speculates=True, judges_interruptions=True
     )
     return {
         "silence 500": FIXED,
