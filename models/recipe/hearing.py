@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.qwen3_omni.audio_encoder import AudioAttention, AudioEncoder, AudioEncoderLayer
 from models.recipe.learner import Learner
-from models.recipe.mel_noise import disturbed_features, features
+from models.recipe.mel_noise import LOUD, disturbed_features, features
 from models.recipe.phonemes import word_phonemes
 from models.recipe.run import Pace, Run
 from models.recipe.utterances import Utterance
@@ -35,7 +35,6 @@ FLAT_WEIGHT = 0.1
 SOUNDS_WEIGHT = 0.5
 MOMENTS = 2  # of a token, for its sounds
 TOKENS_PER_FRAME = 0.13
-SILENT = 0.35  # of the way from the least to the greatest energy of a clip
 WINDOW_FRAMES = (800, 800, 200)  # as heard alone, or beside a camera
 
 
@@ -208,7 +207,7 @@ def flat_start_loss(
 def flat_alignment(ears: Ears, mel: Tensor, num_tokens: int, words: Sequence[int]) -> list[int]:
     """The id that each token should say."""
     energy = mel.mean(dim=0)
-    loud = (energy > energy.min() + SILENT * (energy.max() - energy.min())).nonzero()[:, 0]
+    loud = (energy > energy.min() + LOUD * (energy.max() - energy.min())).nonzero()[:, 0]
     made = [ears.blank] * num_tokens
     if not words or not len(loud):
         return made

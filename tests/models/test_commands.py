@@ -156,7 +156,7 @@ def test_checkpoint_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_learning_rate_is_a_positive_share(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed(checkpoint, "train", "folder", "--rate", rate)
-    assert "--rate" in capsys.readouterr().err
+    assert "--rate: must be a number above 0" in capsys.readouterr().err
 
 
 def test_doctor_plans_a_models_memory(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from fake_engine import FakeEngine, Script
 from fake_session import TURNS, Session, config, loud, quiet, session, settle
 from scripted_judges import judges
 
+from pipeline.barge_in import BargeIn
 from pipeline.messages import Reading
 
 JUDGED = dataclasses.replace(TURNS, eagerness="auto", tentative_ms=96, judges_interruptions=True)
@@ -81,3 +84,28 @@ async def test_a_sound_that_seems_certain_waits_for_its_words() -> None:
         assert not s.playout.read(960)[480:].any()  # in silence
         await s.say(loud(6))
         assert s.names()[0] == "SpeechStarted"  # they did not come
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdict"),
+    [
+        ((0.9, 0.9, 0.9, 0.5), "interruption"),  # the last look alone would not do
+        ((0.4, 0.4, 0.4, 0.9), "dismiss"),
+        ((0.55,) * 4, "dismiss"),  # half is enough for what was not read
+    ],
+)
+def test_a_sound_that_was_read_is_judged_by_all_its_looks(
+    shares: tuple[float, ...], verdict: str
+) -> None:
+    told = iter(shares)
+    judge: Any = SimpleNamespace(kinds=lambda *_, **__: {"interruption": next(told)})
+    ear: Any = SimpleNamespace(
+        newest=reading(0.5), is_awaited=False, begin=lambda: None, ask=lambda pcm: None
+    )
+    barge_in = BargeIn(judge, ear, 0)
+    pcm = np.zeros(0, np.float32)
+    made = [
+        barge_in.look(pcm, end_sample=16 * age_ms, speech_end_sample=16 * age_ms, usual_db=-26.0)
+        for age_ms in (192, 320, 448, 480)
+    ]
+    assert made == ["hold", "open", "open", verdict]
