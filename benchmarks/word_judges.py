@@ -46,11 +46,13 @@ from pipeline.synthetic.train import fit
 
 NUM_SENTENCES = 500  # of each split, and as many interruptions
 NUM_FOLDS = 6
-NUM_TURNS = {"model": 1920, "own": 1180}  # of training
+NUM_TURNS = {"model": 5620, "own": 1880}  # of training
 NUM_SOUNDS = {"model": 2400, "own": 1800}
 NUM_HELD_OUT = 300
 AGES_MS = (240, 320, 400, 480, 640)  # of a sound, when it is judged
 LAG_MS = 80  # how much older it is then than what was read
+NOISE = {"turns": 0.8, "sounds": 0.25}  # see `fit`; turns are few beside their features
+NUM_NETWORKS = 5  # whose mean is taken
 QUESTIONS = ("what", "which", "how", "where", "who", "do", "can", "are", "is", "am")
 VALUES = frozenset(
     word.lower()
@@ -151,15 +153,10 @@ def _make(wanted: tuple[str, str, bool]) -> list[Example]:
 
 
 def _turn(ear: Ear, chance: random.Random, pool: Pool) -> Iterator[Example]:
-    """A turn's end, and the pause in it that half of them have."""
+    """See `examples.ends`."""
     voice = voices.draw(chance, is_held_out=pool.is_held_out)
     text = sentences.draw(chance, pool)
-    heard = [(voices.say(text, voice).pcm, 1)]
-    if chance.random() < 0.5 and len(text.split()) >= examples.MIN_WORDS:
-        first, rest = examples.parted(chance, voice, text)
-        pause = examples.silence(chance.uniform(250, 1_100))
-        heard = [(first, 0), (np.concatenate([first, pause, rest]), 1)]
-    for said, label in heard:
+    for said, label in examples.ends(chance, voice, text):
         pcm = examples.heard_turn(said, chance)
         reading = ear.read(pcm, None if pool.is_held_out else fold_of(text))
         features = end_of_turn.features(pcm)
@@ -201,10 +198,10 @@ def fit_judges() -> None:
         told = dict(stored)
     weights: dict[str, Any] = {}
     for name, what, num_classes in (("end_of_turn", "turns", 2), ("interruption", "sounds", 4)):
-        parts = [f"{what} {words} False" for words in ("model", "own")]
-        inputs = np.concatenate([told[f"{part} inputs"] for part in parts])
-        labels = np.concatenate([told[f"{part} label"] for part in parts])
-        network = fit(inputs, labels, num_classes=num_classes, seed=1)
+        inputs, labels = _learnt(told, what)
+        settings: Any = {"num_classes": num_classes, "noise": NOISE[what], "num_hidden": 48}
+        networks = [fit(inputs, labels, seed=seed, **settings) for seed in range(NUM_NETWORKS)]
+        network = Network.mean_of(networks)
         for key in Network.__dataclass_fields__:
             weights[f"{name}.{key}"] = getattr(network, key).astype(np.float32)
         for words in ("model", "own"):
@@ -216,6 +213,18 @@ def fit_judges() -> None:
             else:
                 _print_sounds(words, exam, shares, told[f"{what} {words} True age"])
     np.savez_compressed(LISTENING / "word_judges.npz", **weights)
+
+
+def _learnt(told: Example, what: str) -> tuple[Any, Any]:
+    """Inputs and labels to learn from. Of turns: those that this judge will be asked about."""
+    parts = [f"{what} {words} False" for words in ("model", "own")]
+    inputs, labels = (
+        np.concatenate([told[f"{part} {key}"] for part in parts]) for key in ("inputs", "label")
+    )
+    if what == "sounds":
+        return inputs, labels
+    is_used = np.concatenate([told[f"{part} is_used"] for part in parts])
+    return inputs[is_used], labels[is_used]
 
 
 def _print_turns(words: str, exam: Example, shares: Any) -> None:

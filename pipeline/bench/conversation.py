@@ -102,6 +102,7 @@ def setups(eagerness: Any) -> dict[str, TurnDetection]:
         "silence 200": replace(FIXED, silence_duration_ms=200),
         "judged, no speculation": replace(judged, speculates=False),
         "judged": judged,
+        f"{WORDS}, no speculation": replace(judged, speculates=False),
         WORDS: judged,
     }
 
@@ -128,7 +129,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
             num_turns=args.sweep_turns,
             seed=args.seed,
             pool=pool,
-            read=ear_of(EAR).read if WORDS in compared else None,
+            read=ear_of(EAR).read if any(map(_has_words, compared)) else None,
         )
     return {
         "users": args.users,
@@ -151,6 +152,10 @@ def _compared(args: argparse.Namespace) -> dict[str, TurnDetection]:
         for name, detection in setups(args.eagerness).items()
         if args.setup is None or name in args.setup
     }
+
+
+def _has_words(name: str) -> bool:
+    return name.startswith(WORDS)
 
 
 def _pool(args: argparse.Namespace) -> Pool:
@@ -185,7 +190,7 @@ def _talked(args: argparse.Namespace, seed: int, name: str) -> Recording:
         replies=spoken_replies(),
         delay_s=args.engine_ms / 1000,
         frame_s=args.frame_ms / 1000,
-        ear=ear_of(EAR) if name == WORDS else None,
+        ear=ear_of(EAR) if _has_words(name) else None,
         reading_s=args.reading_ms / 1000,
     )
     user = User(seed=seed, num_exchanges=args.exchanges, pool=_pool(args))

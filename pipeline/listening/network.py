@@ -7,6 +7,7 @@ sound alone, `word_judges.npz` (`benchmarks/word_judges.py`) for sound and words
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from importlib import resources
 
@@ -43,6 +44,18 @@ class Network:
         """features: [..., features] -> [..., hidden]."""
         normal = np.clip((features - self.mean) / self.scale, -CLIP, CLIP)
         return np.asarray(np.tanh(normal @ self.first + self.first_bias), np.float32)
+
+    @classmethod
+    def mean_of(cls, networks: Sequence[Network]) -> Network:
+        """One whose log odds are the mean of those of others, which were fitted to the same."""
+        return cls(
+            mean=networks[0].mean,
+            scale=networks[0].scale,
+            first=np.concatenate([each.first for each in networks], axis=1),
+            first_bias=np.concatenate([each.first_bias for each in networks]),
+            second=np.concatenate([each.second / len(networks) for each in networks]),
+            second_bias=np.mean([each.second_bias for each in networks], axis=0),
+        )
 
 
 def of_words(reading: Reading) -> Floats:

@@ -22,6 +22,7 @@ from pipeline.synthetic.voices import Clip, Voice
 FADE_SAMPLES = ENGINE_INPUT_HZ * 3 // 100
 SAMPLES_PER_MS = ENGINE_INPUT_HZ // 1000
 MIN_WORDS = 4  # of a sentence that is cut
+PAUSE_MS = 250, 1_100
 CUT_FRAME = ENGINE_INPUT_HZ // 50
 CUT_REACH_FRAMES = 8  # how far from the wanted place a cut may lie
 WARP = 0.87, 1.15  # of voices while learning
@@ -49,18 +50,15 @@ def halves(
     return parted(chance, voice, _long_text(chance, pool))
 
 
-def learnt_turns(chance: random.Random) -> list[Labelled]:
-    """A sentence of the training pool whole, cut, with a pause, and behind that pause: (sound, 1
+def ends(chance: random.Random, voice: Voice, text: str) -> list[Labelled]:
+    """A turn up to its end, and up to the pause in it that half of the longer ones have: (sound, 1
     where it is complete).
     """
-    voice = voices.draw(chance)
-    text = _long_text(chance, sentences.TRAINING)
-    said = voices.say(text, voice)
+    if chance.random() >= 0.5 or len(text.split()) < MIN_WORDS:
+        return [(voices.say(text, voice).pcm, 1)]
     first, rest = parted(chance, voice, text)
-    cut = _cut(chance, said)[0]
-    joined = np.concatenate([first, silence(chance.uniform(250, 1_100)), rest])
-    short = complete(chance, voice)
-    return [(said.pcm, 1), (first, 0), (cut, 0), (joined, 1), (short, 1)]
+    pause = silence(chance.uniform(*PAUSE_MS))
+    return [(first, 0), (np.concatenate([first, pause, rest]), 1)]
 
 
 def interjection(
@@ -179,7 +177,7 @@ def parted(chance: random.Random, voice: Voice, text: str) -> tuple[Pcm, Pcm]:
     cut = chance.randint(2, len(words) - 2)
     draw = chance.random()
     if draw < 0.35:
-        return _cut(chance, voices.say(text, voice), cut)
+        return _cut(voices.say(text, voice), cut)
     begun = " ".join(words[:cut]).rstrip(",.?")
     rest = voices.say(" ".join(words[cut:]), voice).pcm
     if draw < 0.55:
@@ -192,17 +190,14 @@ def parted(chance: random.Random, voice: Voice, text: str) -> tuple[Pcm, Pcm]:
     return np.concatenate([first, silence(chance.uniform(0, 150)), filled]), rest
 
 
-def _cut(chance: random.Random, said: Clip, behind_word: int | None = None) -> tuple[Pcm, Pcm]:
+def _cut(said: Clip, behind_word: int) -> tuple[Pcm, Pcm]:
     """Inside its melody: behind a word, or where it is softest about there if the times of the
     words are not known.
     """
-    num_words = len(said.text.split())
-    if behind_word is None:
-        behind_word = chance.randint(2, max(2, num_words - 2))
     if said.word_ends:
         end = said.word_ends[behind_word - 1]
     else:
-        end = _softest(said.pcm, round(len(said.pcm) * behind_word / num_words))
+        end = _softest(said.pcm, round(len(said.pcm) * behind_word / len(said.text.split())))
     return faded(said.pcm[:end]), said.pcm[end:]
 
 
