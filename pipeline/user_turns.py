@@ -248,7 +248,8 @@ class UserTurns:
             speech_end_sample=edge.speech_end_sample,
             is_speculated=not self._machine.settings.speculates,
         )
-        self._overhearing.begin(heard)
+        is_judged = self._machine.settings.eagerness is not None
+        self._overhearing.begin(heard if is_judged else None)
         self._judge(self._pause)
 
     def _judge(self, pause: Pause) -> None:

@@ -23,6 +23,7 @@ MIN_SEGMENT_S = 0.1
 YIELD_S = 2.0  # within which an interruption must silence the agent
 FALSE_YIELD_S = 1.0  # within which anything else must not
 FALSE_ANSWER_S = 2.0
+SOON_S = 0.4  # behind a sound; the next one comes later
 AT_ONCE_S = 0.1  # an answer that begins so near to the onset of speech did not hear it
 
 Segment = tuple[float, float]
@@ -30,7 +31,11 @@ Segment = tuple[float, float]
 
 @dataclass(slots=True)
 class Tally:
-    """Figures of one or more conversations; lists hold one value for each case."""
+    """Figures of one or more conversations; lists hold one value for each case.
+
+    `false_yields` counts from the onset of a sound, as benches of others do; `late_false_yields`
+    until the sound has ended, which may be much later.
+    """
 
     latencies_s: list[float] = field(default_factory=list)
     num_turns: int = 0
@@ -41,6 +46,7 @@ class Tally:
     yields_s: list[float] = field(default_factory=list)
     num_interruptions: int = 0
     false_yields: dict[str, list[bool]] = field(default_factory=dict)
+    late_false_yields: dict[str, list[bool]] = field(default_factory=dict)
     false_stop_gaps_s: list[float] = field(default_factory=list)
     num_false_stops: int = 0
     leaks_ms: list[float] = field(default_factory=list)
@@ -63,8 +69,10 @@ class Tally:
                 setattr(self, each.name, mine + theirs)
 
 
-def segments(pcm: Pcm16, *, max_gap_s: float = MAX_GAP_S) -> list[Segment]:
-    """Where the agent speaks. pcm: [num_samples] int16 at 24 kHz."""
+def segments(
+    pcm: Pcm16, *, max_gap_s: float = MAX_GAP_S, min_s: float = MIN_SEGMENT_S
+) -> list[Segment]:
+    """Where the agent speaks. pcm: [num_samples] int16 at 24 kHz; see the module's docstring."""
     size = round(FRAME_S * ENGINE_OUTPUT_HZ)
     frames = pcm[: len(pcm) // size * size].reshape(-1, size).astype(np.float64) / 32768
     loud = np.sqrt(np.mean(np.square(frames), axis=1)) > 10 ** (LOUD_DBFS / 20)
@@ -75,7 +83,7 @@ def segments(pcm: Pcm16, *, max_gap_s: float = MAX_GAP_S) -> list[Segment]:
             found[-1] = (found[-1][0], float(end))
         else:
             found.append((float(start), float(end)))
-    return [(a, b) for a, b in found if b - a >= MIN_SEGMENT_S]
+    return [(a, b) for a, b in found if b - a >= min_s]
 
 
 def measure(recording: Recording, tally: Tally) -> None:
@@ -120,17 +128,29 @@ def _yields(recording: Recording, agent: list[Segment], tally: Tally) -> None:
             continue
         spoken = next(((a, b) for a, b in agent if a <= said.on_s < b), None)
         if said.sort == "interruption":
-            if spoken is not None:
+            if spoken is not None and not _ended(recording, spoken[1]):
                 tally.num_interruptions += 1
                 if spoken[1] - said.on_s <= YIELD_S:
                     tally.yields_s.append(spoken[1] - said.on_s)
             continue
         errors = tally.false_yields.setdefault(said.sort, [])
+        late_errors = tally.late_false_yields.setdefault(said.sort, [])
         if spoken is None:
-            errors.append(any(said.on_s < a < said.on_s + FALSE_ANSWER_S for a, _ in agent))
+            starts = [a for a, _ in agent if a > said.on_s]
+            errors.append(any(start < said.on_s + FALSE_ANSWER_S for start in starts))
+            late_errors.append(any(start < said.off_s + FALSE_ANSWER_S for start in starts))
             continue
         errors.append(spoken[1] - said.on_s <= FALSE_YIELD_S and not _ended(recording, spoken[1]))
+        late_errors.append(_was_cut(recording, said))
         _false_stop(closed, said, spoken, tally)
+
+
+def _was_cut(recording: Recording, said: Said) -> bool:
+    """Whether a reply was cut while this sounded, or soon after."""
+    return any(
+        isinstance(event, events.OutputCleared) and said.on_s < time_s < said.off_s + SOON_S
+        for time_s, event in recording.told
+    )
 
 
 def _ended(recording: Recording, at_s: float) -> bool:
@@ -157,9 +177,13 @@ def _false_stop(closed: list[Segment], said: Said, spoken: Segment, tally: Tally
 
 
 def _leaks(recording: Recording, tally: Tally) -> None:
-    """Milliseconds of the old reply that sound after the decision to stop it."""
-    raw = segments(recording.agent, max_gap_s=0.02)
+    """Milliseconds from the decision to stop a reply to the last of it that sounds, before the
+    next one begins.
+    """
+    raw = segments(recording.agent, max_gap_s=0.0, min_s=0.0)
+    begins = [time_s for time_s, event in recording.told if isinstance(event, events.OutputStarted)]
     for time_s, event in recording.told:
         if isinstance(event, events.OutputCleared):
-            left = [b - time_s for a, b in raw if a < time_s < b]
+            until_s = min((begin for begin in begins if begin > time_s), default=np.inf)
+            left = [min(b, until_s) - time_s for a, b in raw if a < until_s and b > time_s]
             tally.leaks_ms.append(1000 * max(left, default=0.0))

@@ -23,6 +23,8 @@ ROWS = {
     "S_VT": "s_vt",
     "S_ND": "s_nd",
     "S_noise": "s_noise",
+    "hums ignored to their end": "ignored_to_the_end.backchannel",
+    "side speech, to its end": "ignored_to_the_end.side_speech",
     "false stops resumed": "false_stop.resumed_share",
     "their gap p50 ms": "false_stop.gap_p50_ms",
     "stale audio max ms": "stale_audio_max_ms",
@@ -33,6 +35,9 @@ ROWS = {
     "in vain": "speculation.wasted",
     "frames in vain": "speculation.wasted_frames",
 }
+
+
+SOUNDS = ("backchannel", "tic", "side_speech", "noise")
 
 
 def figures(tally: Tally) -> dict[str, Any]:
@@ -49,10 +54,11 @@ def figures(tally: Tally) -> dict[str, Any]:
         "interruptions": tally.num_interruptions,
         "r_y": _share(len(tally.yields_s), tally.num_interruptions),
         "yield_ms": _quantiles(tally.yields_s),
-        "s_bc": _score(tally, "backchannel"),
-        "s_vt": _score(tally, "tic"),
-        "s_nd": _score(tally, "side_speech"),
-        "s_noise": _score(tally, "noise"),
+        "s_bc": _ignored(tally.false_yields, "backchannel"),
+        "s_vt": _ignored(tally.false_yields, "tic"),
+        "s_nd": _ignored(tally.false_yields, "side_speech"),
+        "s_noise": _ignored(tally.false_yields, "noise"),
+        "ignored_to_the_end": {sort: _ignored(tally.late_false_yields, sort) for sort in SOUNDS},
         "cases": {sort: len(errors) for sort, errors in sorted(tally.false_yields.items())},
         "false_stop": {
             "count": tally.num_false_stops,
@@ -110,9 +116,9 @@ def _quantiles(values_s: Sequence[float]) -> dict[str, float | None]:
     return {"p50": round(1000 * float(p50), 1), "p95": round(1000 * float(p95), 1)}
 
 
-def _score(tally: Tally, sort: str) -> float | None:
-    errors = tally.false_yields.get(sort, [])
-    return round(1 - sum(errors) / len(errors), 3) if errors else None
+def _ignored(errors: Mapping[str, list[bool]], sort: str) -> float | None:
+    found = errors.get(sort, [])
+    return round(1 - sum(found) / len(found), 3) if found else None
 
 
 def _share(count: int, total: int) -> float | None:

@@ -116,13 +116,14 @@ async def talk(setup: Setup, user: User) -> Recording:
             microphone = None
     await conversation.aclose()
     await running
+    agent = np.concatenate(heard)
     return Recording(
         seed=user.seed,
         said=user.said,
         told=told,
         user=np.concatenate(spoken),
-        agent=np.concatenate(heard),
-        cuts=_cuts(told, engine.responses),
+        agent=agent,
+        cuts=_cuts(told, engine.responses, agent),
         picture_ages_s=_picture_ages_s(user.said, engine.responses, frame_times),
         num_underruns=playout.num_underruns,
     )
@@ -139,9 +140,11 @@ def picture_number(rgb: Rgb) -> int:
 
 
 def _cuts(
-    told: list[tuple[float, events.SessionEvent]], responses: list[ScriptedResponse]
+    told: list[tuple[float, events.SessionEvent]],
+    responses: list[ScriptedResponse],
+    agent: Pcm16,
 ) -> list[tuple[int, int]]:
-    """Words that were played of each cut reply, beside those that its item holds."""
+    """Words of each cut reply that sounded, beside those that its item holds."""
     played = {
         event.item.id: event.item
         for _, event in told
@@ -149,13 +152,33 @@ def _cuts(
     }
     by_item = dict(zip(played, filter(_has_sounded, responses), strict=False))
     cuts = []
-    for _, event in told:
+    for time_s, event in told:
         if isinstance(event, events.ItemTruncated):
             spoken = by_item[event.item_id].spoken
-            heard = spoken.text_at(event.audio_end_ms * ENGINE_OUTPUT_HZ // 1000)
+            heard = agent[: round(time_s * ENGINE_OUTPUT_HZ)]
+            words = spoken.text_at(num_heard(heard, spoken.pcm))
             kept = getattr(played[event.item_id].content[0], "transcript", "")
-            cuts.append((len(heard.split()), len(kept.split())))
+            cuts.append((len(words.split()), len(kept.split())))
     return cuts
+
+
+def num_heard(heard: Pcm16, said: Pcm16) -> int:
+    """How many samples of what was said had sounded at the end of what was heard: where in it
+    the last tenth of a second that is no silence lies.
+    """
+    size = ENGINE_OUTPUT_HZ // 10
+    loud = np.flatnonzero(np.abs(heard.astype(np.int32)) > AUDIBLE)
+    if not len(loud):
+        return 0
+    end = int(loud[-1]) + 1
+    piece = heard[max(0, end - size) : end].astype(np.float64)
+    whole = np.concatenate([np.zeros(size), said.astype(np.float64)])  # it may have begun just now
+    length = 2 ** int(len(whole) + len(piece)).bit_length()
+    products = np.fft.irfft(np.fft.rfft(whole, length) * np.conj(np.fft.rfft(piece, length)))
+    sums = np.concatenate([[0.0], np.cumsum(np.square(whole))])
+    energies = sums[len(piece) :] - sums[: len(sums) - len(piece)]
+    likeness = products[: len(energies)] / np.sqrt(energies + 1)
+    return max(0, int(np.argmax(likeness)) + len(piece) - size)
 
 
 def _picture_ages_s(

@@ -108,3 +108,11 @@ def test_a_sound_that_was_read_is_judged_by_all_its_looks(
         for age_ms in (192, 320, 448, 480)
     ]
     assert made == ["hold", "open", "open", verdict]
+
+
+async def test_words_are_not_asked_for_where_silence_alone_ends_a_turn() -> None:
+    plain = dataclasses.replace(JUDGED, eagerness=None)
+    async with session(settings=config(plain), judges=judges()) as s:
+        await s.say(SAID)
+        await silence_until_the_end(s)
+        assert s.engine.context.overheard == []

@@ -102,6 +102,45 @@ def test_who_yields_and_who_does_not() -> None:
     assert summary["false_stop"]["gap_p50_ms"] == pytest.approx(300, abs=11)
 
 
+def test_a_long_sound_may_cut_a_reply_late_and_be_answered_late() -> None:
+    said = [
+        Said(sort="side_speech", on_s=2.0, off_s=4.4),
+        Said(sort="side_speech", on_s=12.0, off_s=14.4),
+        Said(sort="side_speech", on_s=22.0, off_s=24.4),
+    ]
+    agent = speaking(30, (1.0, 3.8), (4.2, 6.0), (14.8, 16.0), (21.0, 28.0))
+    summary = found(said, agent, told=[(3.8, events.OutputCleared(response_id="r"))])
+    assert summary["s_nd"] == 1.0  # within one second, and two
+    assert summary["ignored_to_the_end"]["side_speech"] == pytest.approx(1 / 3, abs=1e-3)
+    assert summary["ignored_to_the_end"]["backchannel"] is None
+
+
+def test_a_reply_that_ends_by_itself_has_yielded_to_nobody() -> None:
+    said = [Said(sort="interruption", on_s=2.0, off_s=3.0)]
+    summary = found(
+        said, speaking(5, (1.0, 3.1)), told=[(3.1, events.OutputStopped(response_id=""))]
+    )
+    assert summary["interruptions"] == 0
+    assert summary["r_y"] is None
+
+
+@pytest.mark.parametrize(
+    ("spans", "leak_ms"),
+    [
+        (((1.0, 1.9),), 0),
+        (((1.0, 1.9), (2.1, 2.15)), 150),  # after a gap, and short
+        (((1.0, 1.9), (2.6, 3.5)), 0),  # the next reply
+    ],
+)
+def test_all_that_sounds_before_the_next_reply_is_stale(spans: Any, leak_ms: int) -> None:
+    told = [
+        (2.0, events.OutputCleared(response_id="a")),
+        (2.5, events.OutputStarted(response_id="b")),
+    ]
+    summary = found([], speaking(4, *spans), told=told)
+    assert summary["stale_audio_max_ms"] == pytest.approx(leak_ms, abs=11)
+
+
 def test_old_sound_behind_the_decision_and_what_history_holds_of_it() -> None:
     told: list[tuple[float, events.SessionEvent]] = [
         (2.0, events.OutputCleared(response_id="a")),

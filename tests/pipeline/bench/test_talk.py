@@ -16,7 +16,7 @@ from pipeline.bench import conversation
 from pipeline.bench.measure import Tally, measure
 from pipeline.bench.report import figures
 from pipeline.bench.scripted_engine import spoken_replies
-from pipeline.bench.talk import Recording, Setup, talk
+from pipeline.bench.talk import Recording, Setup, num_heard, talk
 from pipeline.bench.user import User
 from pipeline.listening.judges import our_judges
 from pipeline.synthetic import voices
@@ -86,3 +86,15 @@ def test_a_missing_synthesizer_is_one_line(monkeypatch: pytest.MonkeyPatch, caps
     assert main(["bench", "conversation"]) == 1
     error = capsys.readouterr().err
     assert error == "omnid bench conversation: not installed: no-such-program\n"
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+@pytest.mark.parametrize("count", [700, 9_000, 30_000])
+def test_what_was_heard_is_found_in_the_sound_itself(count: int, gain: float) -> None:
+    said = (3000 * np.random.default_rng(1).normal(size=40_000)).astype(np.int16)
+    before, pause = np.zeros(5_000, np.int16), np.zeros(1_000, np.int16)
+    half = count // 2
+    heard = np.concatenate([before, said[:half], pause, said[half:count], pause])
+    found = num_heard((heard * gain).astype(np.int16), said)
+    assert found == pytest.approx(count, abs=10)
+    assert num_heard(before, said) == 0
