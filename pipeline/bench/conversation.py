@@ -14,15 +14,18 @@ import asyncio
 import functools
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from pipeline.bench import live_grid, report
+from pipeline.bench import conversation_flags, live_grid, report
 from pipeline.bench.ear import ear_of
 from pipeline.bench.endpoint_sweep import sweep
 from pipeline.bench.measure import Tally, measure
@@ -37,59 +40,43 @@ from pipeline.session_config import TurnDetection
 from pipeline.synthetic import sentences, voices
 from pipeline.synthetic.sentences import Pool
 
-USERS, EXCHANGES = 16, 10
 WORDS = "judged by words"
 EAR = "embedded"  # the checkpoint that reads them
+OBEYS_WITHIN_S = 1.0
 FIXED = TurnDetection(silence_duration_ms=500)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    add = parser.add_argument
-    add("--users", type=int, metavar="N", help=f"(default: {USERS}; live {live_grid.USERS})")
-    add("--exchanges", type=int, metavar="N", help=f"of each ({EXCHANGES}; {live_grid.EXCHANGES})")
-    add("--seed", type=int, default=1000, help="of the first user (default: %(default)s)")
-    add("--processes", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
-    add("--eagerness", choices=("low", "medium", "high", "auto"), default="auto")
-    add("--engine-ms", type=float, default=150.0, help="first frame (default: %(default)g)")
-    add("--frame-ms", type=float, default=30.0, help="each frame after (default: %(default)g)")
-    add("--smart-turn", type=Path, metavar="ONNX", help="judge the end of turns by this network")
-    add(
-        "--words",
-        choices=("own", "model"),
-        default="own",
-        help="whose the sentences are: the "
-        "bench's, or in words that the embedded model knows (default: %(default)s)",
-    )
-    add(
-        "--reading-ms",
-        type=float,
-        default=30.0,
-        help="the ear takes; 4 to 18 on a quiet core (%(default)g)",
-    )
-    add("--setup", action="append", metavar="NAME", help="only this; may be said again")
-    add("--training-voices", action="store_true", help="the voices that the judges know")
-    add("--sweep-turns", type=int, default=200, metavar="N", help="0: no sweep of endpointing")
-    add("--picture", type=Path, metavar="FILE", help="draw the first conversation (matplotlib)")
-    add("--json", metavar="FILE", help="write the figures; - is the standard output")
-    live_grid.add_arguments(parser)
+    conversation_flags.add_arguments(parser, tuple(setups("auto")))
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     try:
-        document = _measure(args)
-        text = json.dumps(document, ensure_ascii=False)
+        conversation_flags.settle(args)
+        document, first = _measure(args)
+    except (PipelineError, OSError, ImportError) as error:
+        return _failed(error)
+    text = json.dumps(document, ensure_ascii=False)
+    fault = None
+    try:
         if args.json not in (None, "-"):
             Path(args.json).write_text(text + "\n", encoding="utf-8")
-    except (PipelineError, OSError, ImportError) as error:
-        print(f"omnid bench conversation: {error}", file=sys.stderr)
-        return 1
+        if args.picture is not None and first is not None:
+            draw(first, args.picture)
+    except (OSError, ImportError) as error:
+        fault = error
     shown = report.table(document["setups"], document["endpointing"])
-    print(shown, file=sys.stderr if args.json == "-" else sys.stdout)
+    print(shown, file=sys.stderr if args.json == "-" else sys.stdout, flush=True)
     if args.json == "-":
-        print(text)
-    return 0
+        print(text, flush=True)
+    return 0 if fault is None else _failed(fault)
+
+
+def _failed(error: Exception) -> int:
+    print(f"omnid bench conversation: {error}", file=sys.stderr)
+    return int(getattr(error, "exit_code", 1))
 
 
 def setups(eagerness: Any) -> dict[str, TurnDetection]:
@@ -107,21 +94,22 @@ def setups(eagerness: Any) -> dict[str, TurnDetection]:
     }
 
 
-def _measure(args: argparse.Namespace) -> dict[str, Any]:
+def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], Recording | None]:
+    """The document, and the conversation to draw, if one is asked for."""
     pool = _pool(args)
     is_held_out = pool.is_held_out
     if missing := voices.missing_programs(is_held_out=is_held_out):
         raise voices.SynthesisError(f"not installed: {', '.join(missing)}")
     if args.live:
         return asyncio.run(live_grid.measure_live(args))
-    args.users, args.exchanges = args.users or USERS, args.exchanges or EXCHANGES
     compared = _compared(args)
     tallies = {name: Tally() for name in compared}
     for one_user in _all_users(args, range(args.seed, args.seed + args.users)):
         for name, tally in one_user.items():
             tallies[name].add(tally)
+    first = None
     if args.picture is not None:
-        draw(_talked(args, args.seed, list(compared)[-1]), args.picture)
+        first = _talked(args, args.seed, list(compared)[-1])
     rows = []
     if args.sweep_turns:
         rows = sweep(
@@ -131,7 +119,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
             pool=pool,
             read=ear_of(EAR).read if any(map(_has_words, compared)) else None,
         )
-    return {
+    document = {
         "users": args.users,
         "exchanges": args.exchanges,
         "seed": args.seed,
@@ -144,6 +132,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "setups": {name: report.figures(tally) for name, tally in tallies.items()},
         "endpointing": rows,
     }
+    return document, first
 
 
 def _compared(args: argparse.Namespace) -> dict[str, TurnDetection]:
@@ -170,8 +159,49 @@ def _all_users(args: argparse.Namespace, seeds: range) -> Iterator[dict[str, Tal
     if args.processes == 1:
         yield from map(one_user, seeds)
         return
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(one_user, seeds)
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(args.processes, mp_context=context, initializer=_obey)
+    try:
+        # Ctrl-C reaches the workers, too, which inherit this and leave it to us to end them
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            found = pool.map(functools.partial(_at_work, one_user), seeds)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield from found
+    except BaseException:
+        _end(pool)
+        raise
+    pool.shutdown()
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers, whatever they do."""
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()
+    until = time.monotonic() + OBEYS_WITHIN_S
+    for worker in workers:
+        worker.join(max(0.0, until - time.monotonic()))
+        worker.kill()
+
+
+def _obey() -> None:
+    """In a worker: told to end, it ends its synthesizer first and leaves no file behind."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def _at_work(one_user: Callable[[int], dict[str, Tally]], seed: int) -> dict[str, Tally]:
+    """In a worker, which would take what ends it for the error of one user, and go on."""
+    try:
+        return one_user(seed)
+    except SystemExit:
+        os._exit(1)
 
 
 def _one_user(args: argparse.Namespace, seed: int) -> dict[str, Tally]:

@@ -18,13 +18,21 @@ from typing import Any
 from pipeline.bench import report
 from pipeline.bench.live import BrokenCallError, Line, LiveError, calling, talk
 from pipeline.bench.measure import Tally, measure
-from pipeline.bench.picture import draw
 from pipeline.bench.recording import Recording
 from pipeline.bench.user import User
 from pipeline.synthetic.sentences import HELD_OUT, TRAINING
 
 NETWORKS = "clean,loss 5 %,bursts"
 USERS, EXCHANGES = 2, 4
+# flags that only `--live` has a use for, and what they are where they are not given
+DEFAULTS: dict[str, Any] = {
+    "url": None,
+    "model": None,
+    "api_key": None,
+    "insecure": False,
+    "networks": NETWORKS,
+    "camera": False,
+}
 TRIES = 3
 MAX_LATE_S = 0.25  # of the microphone: what is later is no network's fault
 # The model that ships answers these at some length, where it understands them.
@@ -39,25 +47,25 @@ QUESTIONS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `--live`."""
+    """The flags of `--live`; None where not given."""
     add = parser.add_argument_group("in real time, with a server").add_argument
     add("--live", action="store_true", help="call a server over WebRTC, through bad networks")
     add("--url", help="of the server (default: one is started that serves --model)")
     add("--model", metavar="DIR|HUB-ID", help="checkpoint to serve (the server's default)")
     add("--api-key", metavar="KEY", help="if the server wants one")
-    add("--insecure", action="store_true", help="accept any TLS certificate")
-    add("--networks", default=NETWORKS, help="by comma, as `bench network` has them (%(default)s)")
-    add("--camera", action="store_true", help="the user shows something that moves")
+    add("--insecure", action="store_true", default=None, help="accept any TLS certificate")
+    add("--networks", help=f"by comma, as `bench network` has them ({NETWORKS})".replace("%", "%%"))
+    add("--camera", action="store_true", default=None, help="the user shows something that moves")
 
 
-async def measure_live(args: argparse.Namespace) -> dict[str, Any]:
-    """The document of the command.
+async def measure_live(args: argparse.Namespace) -> tuple[dict[str, Any], Recording | None]:
+    """The document of the command, and the first conversation.
 
     Raises:
         LiveError: a call failed.
     """
     networks = [name.strip() for name in args.networks.split(",") if name.strip()]
-    args.users, args.exchanges = args.users or USERS, args.exchanges or EXCHANGES
+    first: Recording | None = None
     found: dict[str, dict[str, Any]] = {}
     where = {name: getattr(args, name) for name in ("url", "model", "api_key", "insecure")}
     async with calling(**where) as line:
@@ -68,13 +76,12 @@ async def measure_live(args: argparse.Namespace) -> dict[str, Any]:
                 recording = await _call(line, network, seed, args)
                 late_s = max(late_s, recording.late_s)
                 measure(recording, tally)
-                if args.picture is not None and not found and seed == args.seed:
-                    draw(recording, args.picture)
+                first = first or recording
             found[network] = report.figures(tally)
             found[network]["microphone_late_ms"] = round(1000 * late_s)
             found[network]["speculation"] = None
         server = line.server
-    return {
+    document = {
         "users": args.users,
         "exchanges": args.exchanges,
         "seed": args.seed,
@@ -85,6 +92,7 @@ async def measure_live(args: argparse.Namespace) -> dict[str, Any]:
         "setups": found,
         "endpointing": [],
     }
+    return document, first
 
 
 async def _call(line: Line, network: str, seed: int, args: argparse.Namespace) -> Recording:

@@ -14,6 +14,7 @@ import itertools
 import random
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import wave
@@ -178,7 +179,11 @@ def _call(command: list[str], text: str = "") -> str:
         )
     except FileNotFoundError:
         raise SynthesisError(f"{command[0]} is not installed") from None
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+    except subprocess.CalledProcessError as error:
+        if error.returncode == -signal.SIGINT:  # Ctrl-C reaches the child, too
+            raise KeyboardInterrupt from None
+        raise SynthesisError(f"{' '.join(command)}: {error}") from error
+    except subprocess.TimeoutExpired as error:
         raise SynthesisError(f"{' '.join(command)}: {error}") from error
     return done.stdout.decode("utf-8", "replace")
 

@@ -70,7 +70,7 @@ def test_words_of_replies_end_where_they_are_said_to() -> None:
 def test_the_command_writes_figures_and_a_picture(tmp_path: Path, capsys: Any) -> None:
     picture = tmp_path / "talk.png"
     arguments = ["bench", "conversation", "--users", "1", "--exchanges", "1", "--processes", "1"]
-    arguments += ["--sweep-turns", "8", "--json", "-", "--picture", str(picture)]
+    arguments += ["--sweep-turns", "20", "--json", "-", "--picture", str(picture)]
     assert main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
     assert list(document["setups"]) == list(conversation.setups("auto"))
