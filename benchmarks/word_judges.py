@@ -1,13 +1,13 @@
 """Fits the judges that know words: writes `pipeline/listening/word_judges.npz`.
 
     python -m benchmarks.word_judges sentences      # pipeline/synthetic/model_sentences.json
-    python -m benchmarks.word_judges examples       # word_examples.npz: 15 minutes of two cores
+    python -m benchmarks.word_judges examples       # word_examples.npz: half an hour of two cores
     python -m benchmarks.word_judges fit            # word_judges.npz, and what it is worth
 
 Made users say sentences in the embedded model's words, and others in any; its own ear reads them.
 Which sentences are likely is learnt from training prompts, so those that are fitted on would all be
 well known: each is read by counts that leave out its own sixth of the prompts. Figures are of
-voices, sentences and prompts that nothing here has learnt from.
+voices, sentences and prompts that nothing here has learnt from (but for "Are you a robot?").
 """
 
 from __future__ import annotations

@@ -133,9 +133,14 @@ class SemanticVad(ClientModel):
     interrupt_response: bool | None = None
 
 
+class _AnyVad(ClientModel):
+    type: Literal["server_vad", "semantic_vad"]
+
+
 def _parse_detection(value: Any) -> Any:
     """Either kind by its name; one without a name is plain."""
-    is_semantic = isinstance(value, dict) and value.get("type") == "semantic_vad"
+    kind = value.get("type", "server_vad") if isinstance(value, dict) else "server_vad"
+    is_semantic = _AnyVad.model_validate({"type": kind}).type == "semantic_vad"
     return (SemanticVad if is_semantic else ServerVad).model_validate(value)
 
 

@@ -21,8 +21,8 @@ from pipeline.messages import Pcm
 from pipeline.overhearing import Overhearing
 from pipeline.turns import SAMPLES_PER_MS
 
-FIRST_LOOK_MS = 128
-HOLD_MS = 128
+FIRST_LOOK_MS = 96
+HOLD_MS = 96
 DISMISS_MS = 320
 DECIDE_MS = 480
 ENDED_MS = 64  # silence after which a short sound is judged as a whole

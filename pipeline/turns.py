@@ -74,7 +74,7 @@ class EchoGuard:
 
     threshold_boost: float = 0.2
     min_speech_ms: int = 160
-    doubted_speech_ms: int = 128
+    doubted_speech_ms: int = 96
 
     def speech_ms(self, settings: TurnDetection) -> int:
         """How long speech must last before it counts."""

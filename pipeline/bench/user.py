@@ -32,15 +32,12 @@ OVERLAYS: tuple[Sort, ...] = ("interruption", "backchannel", "tic", "noise", "si
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """One sound of the user channel, seconds. `pauses`: (start, end) of each inside a turn;
-    `is_over_reply`: whether the agent was speaking when it began.
-    """
+    """One sound of the user channel, seconds. `pauses`: (start, end) of each inside a turn."""
 
     sort: Sort
     on_s: float
     off_s: float
     pauses: tuple[tuple[float, float], ...] = ()
-    is_over_reply: bool = False
 
 
 @dataclass(slots=True)
@@ -54,7 +51,6 @@ class User:
     pool: Pool
     questions: tuple[str, ...] = ()
     said: list[Said] = field(default_factory=list)
-    is_done: bool = False
     _chance: random.Random = field(init=False)
     _now_s: float = 0.0
     _agent_heard_s: float = -10.0
@@ -76,7 +72,6 @@ class User:
         self._chance.shuffle(plan)
         for sort in plan:
             yield from self._exchange(sort)
-        self.is_done = True
 
     # ------------------------------------------------------------------ behaviour
     def _exchange(self, overlay: Sort) -> Generator[Pcm, bool, None]:
@@ -122,9 +117,9 @@ class User:
         return examples.halves(self._chance, self._voice, pool=self.pool)
 
     def _sound(self, sort: Sort) -> Generator[Pcm, bool, None]:
-        on_s, is_over = self._now_s, self._agent_speaks
+        on_s = self._now_s
         yield from self._play(self._made(sort))
-        self._note(sort, on_s, (), is_over_reply=is_over)
+        self._note(sort, on_s, ())
 
     def _made(self, sort: Sort) -> Pcm:
         chance, usual_db = self._chance, self._level_db
@@ -172,20 +167,5 @@ class User:
             if is_audible:
                 self._agent_heard_s = self._now_s
 
-    def _note(
-        self,
-        sort: Sort,
-        on_s: float,
-        pauses: tuple[tuple[float, float], ...],
-        *,
-        is_over_reply: bool = False,
-    ) -> None:
-        self.said.append(
-            Said(
-                sort=sort,
-                on_s=on_s,
-                off_s=self._now_s,
-                pauses=pauses,
-                is_over_reply=is_over_reply,
-            )
-        )
+    def _note(self, sort: Sort, on_s: float, pauses: tuple[tuple[float, float], ...]) -> None:
+        self.said.append(Said(sort=sort, on_s=on_s, off_s=self._now_s, pauses=pauses))

@@ -22,7 +22,7 @@ import numpy as np
 import pipeline.listening
 from pipeline.listening import end_of_turn, interruption
 from pipeline.listening.interruption import KINDS
-from pipeline.listening.network import Network
+from pipeline.listening.network import CLIP, Network
 from pipeline.listening.prosody import Floats
 from pipeline.synthetic import examples, voices
 from pipeline.synthetic.sentences import HELD_OUT, TRAINING, draw, of_model
@@ -112,7 +112,7 @@ def fit(
         error[np.arange(BATCH), labels[drawn]] -= 1
         error = error / BATCH
         back = error @ weights["second"].T * (1 - hidden**2)
-        normal = np.clip((x - mean) / scale, -4, 4)
+        normal = np.clip((x - mean) / scale, -CLIP, CLIP)
         slopes = {
             "first": normal.T @ back,
             "first_bias": back.sum(axis=0),

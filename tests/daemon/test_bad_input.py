@@ -221,6 +221,14 @@ BAD: list[tuple[str | bytes, str, str | None]] = [
         "unknown_parameter",
         "session.audio.input.turn_detection.threshold",
     ),
+    *(
+        (
+            audio(input={"turn_detection": {"type": impossible}}),
+            "invalid_value",
+            "session.audio.input.turn_detection.type",
+        )
+        for impossible in ("semantic-vad", 3, ["server_vad"], None)
+    ),
     (item(type="mcp_call", server_label="s"), "invalid_value", "item.type"),
     (
         event(

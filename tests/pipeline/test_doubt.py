@@ -70,8 +70,8 @@ async def test_what_is_no_interruption_lets_the_reply_go_on_where_it_stopped(
         engine=script(), settings=config(JUDGED), has_playout=True, judges=guarded([0.2])
     ) as s:
         await talking(s)
-        # the echo guard asks for four windows, and there is a look at once
-        await run(s, [(loud(3), "full"), (loud(1), "silent")])
+        # the echo guard asks for three windows, and there is a look at once
+        await run(s, [(loud(2), "full"), (loud(1), "silent")])
         stopped_at = s.playout.played_samples(next(iter(s.playout._played)))
         assert s.playout.num_underruns == 0
         await run(s, [(quiet(2), "full")])
