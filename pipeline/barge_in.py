@@ -36,6 +36,7 @@ ASKED_SAMPLES = 2_000 * SAMPLES_PER_MS
 SOMEBODY_ELSE = 0.8
 CERTAIN = 0.95
 LIKELY = 0.5
+LIKELY_BY_WORDS = 0.6
 UNLIKELY = 0.06
 
 Verdict = Literal["open", "hold", "interruption", "dismiss", "over"]
@@ -79,10 +80,10 @@ class BargeIn:
             return self._look_again(pcm, age_ms, silence_ms, usual_db)
         if age_ms < FIRST_LOOK_MS:
             return "open"
-        share = self._share(pcm, usual_db)
+        share, likely = self._share(pcm, usual_db), self._likely
         if age_ms >= DECIDE_MS or not self._overhearing.is_awaited:
             if silence_ms >= ENDED_MS or age_ms >= DECIDE_MS:
-                return "interruption" if share >= LIKELY else self._dismiss(age_ms)
+                return "interruption" if share >= likely else self._dismiss(age_ms)
             if share >= CERTAIN:
                 return "interruption"
             if share <= UNLIKELY and age_ms >= DISMISS_MS:
@@ -91,6 +92,10 @@ class BargeIn:
             self._is_held = True
             return "hold"
         return "open"
+
+    @property
+    def _likely(self) -> float:
+        return LIKELY if self._overhearing.newest is None else LIKELY_BY_WORDS
 
     def _share(self, pcm: Pcm, usual_db: float) -> float:
         """How likely it is an interruption: by all looks since it is known what is said."""
@@ -117,5 +122,5 @@ class BargeIn:
         self._next_look_ms = age_ms + AGAIN_MS
         kinds = self._kinds(pcm, usual_db)
         is_persistent = age_ms >= PERSISTENT_MS and kinds["side_speech"] < SOMEBODY_ELSE
-        is_likely = kinds["interruption"] >= LIKELY
+        is_likely = kinds["interruption"] >= self._likely
         return "interruption" if is_likely or is_persistent else "open"

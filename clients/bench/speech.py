@@ -69,4 +69,5 @@ def resampled(pcm: Pcm16, from_hz: int, to_hz: int) -> Pcm16:
     frame = AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
     frame.sample_rate = from_hz
     out = [*resampler.resample(frame), *resampler.resample(None)]
-    return np.concatenate([part.to_ndarray().reshape(-1) for part in out]).astype(np.int16)
+    made = [part.to_ndarray().reshape(-1) for part in out]  # of a sample or two nothing may be left
+    return np.concatenate([np.zeros(0, np.int16), *made]).astype(np.int16)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clients.bench.errors import BenchError
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of an exam that is written now (default: 0)")
     add("--only", metavar="TEXT", default="", help="conversations whose name contains TEXT")
     add("--json", metavar="FILE", help="write all marks as JSON; - is the standard output")
-    add("--timeout-s", type=float, default=30.0, metavar="S", help="longest wait for a reply")
+    add("--timeout-s", type=_seconds, default=30.0, metavar="S", help="longest wait for a reply")
     add("--model", default="omnid", help="model name to ask for (default: %(default)s)")
     add("--api-key", metavar="KEY", help="if the server wants one")
     add("--insecure", action="store_true", help="accept any TLS certificate")
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; prints errors as one line on stderr. Returns the exit code."""
     try:
+        if args.json not in (None, "-"):
+            _write(args.json, "", mode="a")  # an exam is long: told before it if that is refused
         if args.exam is not None:
             return _hold(args, args.exam)
         with tempfile.TemporaryDirectory() as scratch:
@@ -139,7 +142,22 @@ def _tell(report: dict[str, Any], target: str | None) -> None:
     if target == "-":
         print(text)
     elif target is not None:
-        try:
-            Path(target).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BenchError(f"--json {target}: {error.strerror}") from error
+        _write(target, text + "\n")
+
+
+def _write(target: str, text: str, mode: Literal["a", "w"] = "w") -> None:
+    try:
+        with Path(target).open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BenchError(f"--json {target}: {error.strerror}") from error
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+    return seconds

@@ -62,7 +62,10 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("folder", type=Path, metavar="DIR", help="the work folder; made if absent")
     train.add_argument("--stage", choices=[*STAGES, "all"], default="all", help="default: all")
     train.add_argument(
-        "--minutes", type=float, default=60.0, help="how long each stage may train (default: 60)"
+        "--minutes",
+        type=_positive,
+        default=60.0,
+        help="how long each stage may train (default: 60)",
     )
     train.add_argument(
         "--rate",

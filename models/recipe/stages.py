@@ -115,7 +115,10 @@ def run_stages(
     trained = [path.name for path in work.glob("*.pt")]
     if trained and not is_resumed:
         raise CheckpointError(f"{work} holds {', '.join(trained)}; --resume goes on with them")
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{work} can not be a folder: {error.strerror}") from error
     torch.set_num_threads(1)  # two on a busy machine are many times slower
     if begin_with is not None:
         begin_from(begin_with, work, seed)

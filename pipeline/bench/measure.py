@@ -181,7 +181,11 @@ def _leaks(recording: Recording, tally: Tally) -> None:
     next one begins.
     """
     raw = segments(recording.agent, max_gap_s=0.0, min_s=0.0)
-    begins = [time_s for time_s, event in recording.told if isinstance(event, events.OutputStarted)]
+    begins = [
+        time_s - AT_ONCE_S  # it is told a little after it sounds
+        for time_s, event in recording.told
+        if isinstance(event, events.OutputStarted)
+    ]
     for time_s, event in recording.told:
         if isinstance(event, events.OutputCleared):
             until_s = min((begin for begin in begins if begin > time_s), default=np.inf)

@@ -17,7 +17,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from clients.bench.exam import plain, read_exam
-from clients.bench.speech import read_speech
+from clients.bench.speech import read_speech, resampled
 from clients.bench.understanding import add_arguments, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -182,6 +182,30 @@ def test_no_server_and_no_such_conversation(exam: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().err.strip().splitlines()
     assert "no WebSocket at 127.0.0.1:9" in lines[0]
     assert "is called nothing" in lines[1]
+
+
+def test_what_can_not_be_written_is_told_before_the_exam(
+    exam: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--url", "http://127.0.0.1:1", "--exam", str(exam), "--json")
+    assert bench(*flags, str(tmp_path / "nowhere" / "marks.json")) == 1
+    assert "marks.json: No such file" in capsys.readouterr().err
+    kept = tmp_path / "kept.json"
+    kept.write_text("marks of another day")
+    assert bench(*flags, str(kept)) == 1  # no server
+    assert kept.read_text() == "marks of another day"
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon"])
+def test_a_reply_is_waited_for(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench("--timeout-s", seconds)
+    assert "must be a number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_a_sample_is_a_sound_too(length: int) -> None:
+    assert len(resampled(np.ones(length, np.int16), 44_100, 16_000)) <= length
 
 
 def test_the_exam_is_read_whole(exam: Path) -> None:

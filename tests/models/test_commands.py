@@ -12,6 +12,7 @@ from models.commands import checkpoint, doctor
 from models.commands.doctor import Requirement, parse_requirement
 from models.errors import CheckpointError, RequestError
 from models.hub import EMBEDDED, EMBEDDED_FOLDER
+from models.recipe.stages import run_stages
 
 
 def parsed(module: object, *arguments: str) -> argparse.Namespace:
@@ -152,11 +153,21 @@ def test_checkpoint_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
 
 
-@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "much"])
-def test_a_learning_rate_is_a_positive_share(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flag", ["--rate", "--minutes"])
+@pytest.mark.parametrize("number", ["0", "-1", "nan", "inf", "much"])
+def test_how_long_and_how_fast_to_train_are_positive(
+    flag: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        parsed(checkpoint, "train", "folder", "--rate", rate)
-    assert "--rate: must be a number above 0" in capsys.readouterr().err
+        parsed(checkpoint, "train", "folder", flag, number)
+    assert f"{flag}: must be a number above 0" in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder_to_train_in(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(CheckpointError, match="can not be a folder"):
+        run_stages(file, ["data"], seed=0, minutes=1, is_resumed=False)
 
 
 def test_doctor_plans_a_models_memory(

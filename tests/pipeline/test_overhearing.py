@@ -91,6 +91,7 @@ async def test_a_sound_that_seems_certain_waits_for_its_words() -> None:
     [
         ((0.9, 0.9, 0.9, 0.4), "interruption"),  # the last look alone would not do
         ((0.3, 0.3, 0.3, 0.9), "dismiss"),
+        ((0.55,) * 4, "dismiss"),  # half is enough for what was not read
     ],
 )
 def test_a_sound_that_was_read_is_judged_by_all_its_looks(
