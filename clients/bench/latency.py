@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.bench.errors import BenchError
+from clients.bench.flags import positive
 from clients.bench.impairment import NETWORKS
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--timeout-s",
-        type=float,
+        type=positive,
         default=30.0,
         metavar="S",
         help="longest wait for a reply (default: %(default)g)",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.bench.errors import BenchError
+from clients.bench.flags import positive
 from clients.bench.footprint import Footprint, gauge, growth, look
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ TRANSPORTS = ("webrtc", "ws")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
-    add("--minutes", type=float, default=30.0, help="of talking (default: %(default)s)")
+    add("--minutes", type=positive, default=30.0, help="of talking (default: %(default)s)")
     add("--warm-up", type=float, default=1.0, metavar="MINUTES", help="before the first look (1)")
     add("--sessions", type=int, default=4, help="side by side (default: %(default)s)")
     add("--model", metavar="DIR|HUB-ID", help="checkpoint to serve (the server's default)")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clients.bench.errors import BenchError
+from clients.bench.flags import positive
 
 if TYPE_CHECKING:
     from clients.bench.exam import Exam
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of an exam that is written now (default: 0)")
     add("--only", metavar="TEXT", default="", help="conversations whose name contains TEXT")
     add("--json", metavar="FILE", help="write all marks as JSON; - is the standard output")
-    add("--timeout-s", type=_seconds, default=30.0, metavar="S", help="longest wait for a reply")
+    add("--timeout-s", type=positive, default=30.0, metavar="S", help="longest wait for a reply")
     add("--model", default="omnid", help="model name to ask for (default: %(default)s)")
     add("--api-key", metavar="KEY", help="if the server wants one")
     add("--insecure", action="store_true", help="accept any TLS certificate")
@@ -151,13 +151,3 @@ def _write(target: str, text: str, mode: Literal["a", "w"] = "w") -> None:
             file.write(text)
     except OSError as error:
         raise BenchError(f"--json {target}: {error.strerror}") from error
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
-    return seconds

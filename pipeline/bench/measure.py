@@ -24,6 +24,7 @@ YIELD_S = 2.0  # within which an interruption must silence the agent
 FALSE_YIELD_S = 1.0  # within which anything else must not
 FALSE_ANSWER_S = 2.0
 SOON_S = 0.4  # behind a sound; the next one comes later
+TOLD_LATE_S = 0.1  # at most: behind its first sound, that a reply is played
 AT_ONCE_S = 0.1  # an answer that begins so near to the onset of speech did not hear it
 
 Segment = tuple[float, float]
@@ -181,13 +182,9 @@ def _leaks(recording: Recording, tally: Tally) -> None:
     next one begins.
     """
     raw = segments(recording.agent, max_gap_s=0.0, min_s=0.0)
-    begins = [
-        time_s - AT_ONCE_S  # it is told a little after it sounds
-        for time_s, event in recording.told
-        if isinstance(event, events.OutputStarted)
-    ]
+    begins = [time_s for time_s, event in recording.told if isinstance(event, events.OutputStarted)]
     for time_s, event in recording.told:
         if isinstance(event, events.OutputCleared):
-            until_s = min((begin for begin in begins if begin > time_s), default=np.inf)
+            until_s = min((at_s for at_s in begins if at_s > time_s), default=np.inf) - TOLD_LATE_S
             left = [min(b, until_s) - time_s for a, b in raw if a < until_s and b > time_s]
             tally.leaks_ms.append(1000 * max(left, default=0.0))

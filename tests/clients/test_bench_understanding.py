@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
+from clients.bench import latency, understanding
 from clients.bench.exam import plain, read_exam
 from clients.bench.speech import read_speech, resampled
 from clients.bench.understanding import add_arguments, run
@@ -196,10 +197,15 @@ def test_what_can_not_be_written_is_told_before_the_exam(
     assert kept.read_text() == "marks of another day"
 
 
-@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon"])
-def test_a_reply_is_waited_for(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [understanding, latency])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_reply_is_waited_for(
+    command: Any, seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
     with pytest.raises(SystemExit):
-        bench("--timeout-s", seconds)
+        parser.parse_args(["--timeout-s", seconds])
     assert "must be a number above 0" in capsys.readouterr().err
 
 

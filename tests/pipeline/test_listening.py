@@ -54,9 +54,8 @@ def test_a_level_is_that_of_the_speech_and_not_of_the_pauses() -> None:
 @pytest.mark.parametrize("gain", [0.03, 1.0, 4.0])
 def test_how_loud_a_turn_is_does_not_change_the_judgement(gain: float) -> None:
     turn = np.concatenate([buzz(1.2, 140, 90), hush(0.15)])
-    turn += (
-        np.random.default_rng(1).normal(0, 0.001, len(turn)).astype(np.float32)
-    )  # above 1.4 kHz a buzz is silent, no room is
+    room = np.random.default_rng(1).normal(0, 0.001, len(turn))  # a buzz alone ends at 1.4 kHz
+    turn += room.astype(np.float32)
     usual = our_judges().end_of_turn.probability(turn)
     assert our_judges().end_of_turn.probability(turn * gain) == pytest.approx(usual, abs=0.05)
 
