@@ -9,19 +9,19 @@ picture.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 from models.recipe import phrases
+from models.recipe.acting import TOOL_NAMES, asked_to_act
 from models.recipe.grammar import Split, expand, sentences
 from models.recipe.more_talk import MORE_TALK
 from models.recipe.pictures import Scene
 from models.recipe.prompts import drawn_prompt, more_sentences
-from models.recipe.seeing import seeing
+from models.recipe.seeing import ask_again, seeing
 from models.recipe.series import series
 from models.recipe.tokenizer import MIN_COUNT
 
@@ -29,22 +29,10 @@ Sound = Literal["speech", "foreign", "noise"]
 RECALL_OFTEN = 6
 TOOLS_OFTEN = 4
 MORE_SHARE = 0.4  # of small talk in training
-TOOLS: tuple[Mapping[str, Any], ...] = tuple(
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": description,
-            "parameters": {"type": "object", "properties": properties, "required": [*properties]},
-        },
-    }
-    for name, description, properties in (
-        ("set_timer", "Start a timer.", {"minutes": {"type": "integer"}}),
-        ("set_light", "Turn the light on or off.", {"state": {"enum": ["on", "off"]}}),
-        ("set_temperature", "Set the heating.", {"degrees": {"type": "integer"}}),
-        ("get_time", "The time of day.", {}),
-    )
-)
+TYPED_NAMES_SHARE = 0.2
+AGAIN_SHARE = 0.35  # of questions about what is seen: there is a picture already
+BLIND_SHARE = 0.08
+LACKING_SHARE = 0.3  # of requests where some tools are not offered: for one of those
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +43,8 @@ class Said:
         text: the words; of noise, none.
         sound: what is heard where it is spoken. language: of a foreign sentence.
         scenes: what the camera sees while it is said, one after the other; none: nothing that
-            matters. is_blind: there must be no camera.
+            matters. is_blind: no camera must show anything else, now or before.
+        is_typed: it is never spoken.
     """
 
     text: str
@@ -63,6 +52,7 @@ class Said:
     language: str = "en"
     scenes: tuple[Scene, ...] = ()
     is_blind: bool = False
+    is_typed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +65,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned:
-    """What a tool gave, as JSON."""
+    """What a tool gave, as it gave it: as a rule JSON."""
 
     text: str
 
@@ -87,12 +77,17 @@ Turn = Said | Answered | Returned
 class Conversation:
     """Turns in order; every `Said` or `Returned` is followed by an `Answered`.
 
-    `skills` names what each exchange trains; has_tools: the system part lists TOOLS.
+    `skills` names what each exchange trains; offered: names of the tools in the system part.
     """
 
     turns: tuple[Turn, ...]
     skills: tuple[str, ...]
-    has_tools: bool = False
+    offered: tuple[str, ...] = ()
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether no camera may show what was not asked for."""
+        return any(isinstance(turn, Said) and turn.is_blind for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,29 +105,36 @@ class Drill:
 
 @dataclass(slots=True, kw_only=True)
 class Past:
-    """What has been told so far in a conversation."""
+    """What has been told and shown so far in a conversation, and the tools that it has."""
 
     told: dict[str, str] = field(default_factory=dict)
-    has_tools: bool = False
+    shown: Scene | None = None
+    offered: tuple[str, ...] = ()
 
 
 Exchange = list[Turn]
 
 
-def conversation(seed: int, split: Split, drill: Drill | None = None) -> Conversation:
-    """The conversation of this seed, one to four exchanges, or those of a drill."""
+def conversation(
+    seed: int, split: Split, drill: Drill | None = None, offered: tuple[str, ...] = TOOL_NAMES
+) -> Conversation:
+    """The conversation of this seed, one to four exchanges, or those of a drill.
+
+    offered: names of the tools that it has, where it has any.
+    """
     chance = random.Random(f"{split} {seed}")
-    past = Past(has_tools=chance.random() < 0.28)
+    has_tools = chance.random() < 0.28
     num = chance.choice((1, 1, 1, 1, 2, 2, 2, 3, 4))
     if drill is not None:
-        past.has_tools, num = drill.has_tools, drill.num
+        has_tools, num = drill.has_tools, drill.num
+    past = Past(offered=offered if has_tools else ())
     turns: list[Turn] = []
     skills: list[str] = []
     for _ in range(num):
         skill = _choose_skill(chance, past, WEIGHTS if drill is None else drill.weights)
         turns += SKILLS[skill](chance, past, split)
         skills.append(skill)
-    return Conversation(turns=tuple(turns), skills=tuple(skills), has_tools=past.has_tools)
+    return Conversation(turns=tuple(turns), skills=tuple(skills), offered=past.offered)
 
 
 def spoken_replies(split: Split, seeds: range) -> list[str]:
@@ -146,11 +148,11 @@ def spoken_replies(split: Split, seeds: range) -> list[str]:
 
 
 def _choose_skill(chance: random.Random, past: Past, usual: Mapping[str, float]) -> str:
-    names = [name for name in SKILLS if name != "tools" or past.has_tools]
+    names = [name for name in SKILLS if name != "tools" or past.offered]
     weights = dict(usual)
     if past.told:  # ask while there is something to remember
         weights["recall"] *= RECALL_OFTEN
-    if past.has_tools:  # their description is long: use them while they are there
+    if past.offered:  # their description is long: use them while they are there
         weights["tools"] *= TOOLS_OFTEN
     return chance.choices(names, [weights[name] for name in names])[0]
 
@@ -165,20 +167,41 @@ def _small_talk(chance: random.Random, past: Past, split: Split) -> Exchange:
 
 
 def _tell(chance: random.Random, past: Past, split: Split) -> Exchange:
-    what = chance.choice(list(phrases.MEMORY))
+    return tell(chance, past, split, chance.choice(list(phrases.MEMORY)))
+
+
+def tell(chance: random.Random, past: Past, split: Split, what: str) -> Exchange:
+    """One of `phrases.MEMORY` is told."""
     tells, reply, *_ = phrases.MEMORY[what]
     value = chance.choice(_VALUES[what])
     past.told[what] = value
-    prompt = drawn_prompt(chance, tells, split).format(value)
-    return _plain(prompt, reply.format(value))
+    said = drawn_prompt(chance, tells, split).format(value)
+    is_typed = split == "train" and what == "name" and chance.random() < TYPED_NAMES_SHARE
+    return [Said(text=said, is_typed=is_typed), Answered(text=reply.format(value))]
 
 
 def _recall(chance: random.Random, past: Past, split: Split) -> Exchange:
     is_told = bool(past.told) and chance.random() < 0.8
     what = chance.choice(list(past.told) if is_told else list(phrases.MEMORY))
+    return recall(chance, past, split, what)
+
+
+def recall(chance: random.Random, past: Past, split: Split, what: str) -> Exchange:
+    """One of `phrases.MEMORY` is asked for, told or not."""
     _, _, asks, answer, unknown = phrases.MEMORY[what]
     told = past.told.get(what)
     return _plain(drawn_prompt(chance, asks, split), answer.format(told) if told else unknown)
+
+
+def _remember(chance: random.Random, past: Past, split: Split) -> Exchange:
+    """Several things are told, and some of them asked for, in any order."""
+    facts = chance.sample(list(phrases.MEMORY), chance.choice((2, 2, 3)))
+    made = [turn for what in facts for turn in tell(chance, past, split, what)]
+    if chance.random() < 0.4:
+        made += _small_talk(chance, past, split)
+    for what in chance.sample(list(phrases.MEMORY), chance.choice((1, 2, 3))):
+        made += recall(chance, past, split, what)
+    return made
 
 
 def _count(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -224,12 +247,16 @@ def _repeated_words() -> tuple[list[str], list[str]]:
 
 
 def _see(chance: random.Random, past: Past, split: Split) -> Exchange:
+    """Asked about a new picture, about the last one again, or where there was none."""
+    draw = chance.random()
+    if past.shown is not None and draw < AGAIN_SHARE:
+        prompt, reply = ask_again(chance, split, past.shown)
+        return [Said(text=prompt, is_blind=True), Answered(text=reply)]
     view = seeing(chance, split)
-    if chance.random() < 0.08:
-        said = Said(text=view.prompt, is_blind=True)
-        return [said, Answered(text=phrases.NO_CAMERA)]
-    said = Said(text=view.prompt, scenes=view.scenes)
-    return [said, Answered(text=view.reply)]
+    if past.shown is None and draw < BLIND_SHARE:
+        return [Said(text=view.prompt, is_blind=True), Answered(text=phrases.NO_CAMERA)]
+    past.shown = view.scenes[-1]
+    return [Said(text=view.prompt, scenes=view.scenes), Answered(text=view.reply)]
 
 
 def _look(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -238,89 +265,51 @@ def _look(chance: random.Random, past: Past, split: Split) -> Exchange:
     for view in series(chance, split):
         said = Said(text=view.prompt, scenes=view.scenes, is_blind=not view.scenes)
         made += [said, Answered(text=view.reply)]
+        past.shown = view.scenes[-1] if view.scenes else past.shown
     return made
 
 
 def _reject(chance: random.Random, past: Past, split: Split) -> Exchange:
-    if chance.random() < 0.4:
-        return [Said(text="", sound="noise"), Answered(text=phrases.NOT_UNDERSTOOD)]
-    if chance.random() < 0.6:
+    """Noise, words that it knows in a question of no use, and speech of other words."""
+    answered = Answered(text=phrases.NOT_UNDERSTOOD)
+    draw = chance.random()
+    if draw < 0.3:
+        return [Said(text="", sound="noise"), answered]
+    if draw < 0.55:
+        return [Said(text=drawn_prompt(chance, phrases.NEAR_DOMAIN, split)), answered]
+    if draw < 0.65 and split == "train":
+        tells, *_ = phrases.MEMORY["name"]
+        name = chance.choice(phrases.OTHER_NAMES)
+        text = drawn_prompt(chance, tells, split).format(name)
+        return [Said(text=text, sound="foreign", is_typed=True), answered]
+    if draw < 0.85:
         text, language = chance.choice(sentences(phrases.OUT_OF_DOMAIN, split)), "en"
     else:
         language = chance.choice(list(phrases.FOREIGN))
         offered = phrases.FOREIGN[language]
         half = 2 * len(offered) // 3
         text = chance.choice(offered[:half] if split == "train" else offered[half:])
-    said = Said(text=text, sound="foreign", language=language)
-    return [said, Answered(text=phrases.NOT_UNDERSTOOD)]
+    return [Said(text=text, sound="foreign", language=language), answered]
 
 
 def _refuse(chance: random.Random, past: Past, split: Split) -> Exchange:
-    """Asked to act where there are no tools."""
-    if past.has_tools:
+    """Asked to act where there is no tool for it."""
+    lacking = tuple(name for name in TOOL_NAMES if name not in past.offered)
+    if not lacking:
         return _use_tool(chance, past, split)
-    prompt, *_ = _tool_request(chance, split)
-    return _plain(prompt, phrases.NO_TOOLS)
+    return _plain(asked_to_act(chance, split, lacking).prompt, phrases.NO_TOOLS)
 
 
 def _use_tool(chance: random.Random, past: Past, split: Split) -> Exchange:
-    prompt, name, arguments, result, reply = _tool_request(chance, split)
-    call = json.dumps({"name": name, "arguments": arguments})
+    if len(past.offered) < len(TOOL_NAMES) and chance.random() < LACKING_SHARE:
+        return _refuse(chance, past, split)
+    act = asked_to_act(chance, split, past.offered)
     return [
-        Said(text=prompt),
-        Answered(text=f"<tool_call>\n{call}\n</tool_call>", is_call=True),
-        Returned(text=json.dumps(result)),
-        Answered(text=reply),
+        Said(text=act.prompt),
+        Answered(text=act.call, is_call=True),
+        Returned(text=act.result),
+        Answered(text=act.reply),
     ]
-
-
-ToolUse = tuple[str, str, dict[str, Any], dict[str, Any], str]
-
-
-def _tool_request(chance: random.Random, split: Split) -> ToolUse:
-    """Prompt, name, arguments, result, and what is said of the result."""
-    done = {"result": "ok"}
-    match chance.choice(("timer", "light", "temperature", "time")):
-        case "timer":
-            minutes = chance.randint(1, 20)
-            word = "minute" if minutes == 1 else "minutes"
-            fitting = [
-                s for s in sentences(phrases.TIMER, split) if s.split()[-1] in (word, "timer")
-            ]
-            prompt = chance.choice(fitting or [f"set a timer for {{}} {word}"])
-            spoken = phrases.NUMBERS[minutes]
-            reply = f"The timer is set for {spoken} {word}."
-            return prompt.format(spoken), "set_timer", {"minutes": minutes}, done, reply
-        case "light":
-            state = chance.choice(("on", "off"))
-            prompt = drawn_prompt(chance, phrases.LIGHT, split).format(state)
-            return prompt, "set_light", {"state": state}, done, f"The light is {state}."
-        case "temperature":
-            degrees = chance.randint(15, 29)
-            spoken = spoken_number(degrees)
-            prompt = drawn_prompt(chance, phrases.TEMPERATURE, split).format(spoken)
-            reply = f"The temperature is set to {spoken} degrees."
-            return prompt, "set_temperature", {"degrees": degrees}, done, reply
-        case _:
-            hour, minute = chance.randint(1, 12), chance.choice(range(0, 60, 5))
-            prompt = drawn_prompt(chance, phrases.TIME, split)
-            reply = f"It is {spoken_number(hour)} {_spoken_minute(minute)}."
-            return prompt, "get_time", {}, {"time": f"{hour:02}:{minute:02}"}, reply
-
-
-def _spoken_minute(minute: int) -> str:
-    if minute == 0:
-        return "o'clock"
-    return f"oh {spoken_number(minute)}" if minute < 10 else spoken_number(minute)
-
-
-def spoken_number(number: int) -> str:
-    """0..59 in words."""
-    if number <= 20:
-        return phrases.NUMBERS[number]
-    tens, ones = divmod(number, 10)
-    word = phrases.TENS[tens - 2]
-    return f"{word} {phrases.NUMBERS[ones]}" if ones else word
 
 
 def _plain(prompt: str, reply: str) -> Exchange:
@@ -338,6 +327,7 @@ SKILLS: Mapping[str, Callable[[random.Random, Past, Split], Exchange]] = {
     "small_talk": _small_talk,
     "tell": _tell,
     "recall": _recall,
+    "remember": _remember,
     "count": _count,
     "sum": _sum,
     "repeat": _repeat,
@@ -352,13 +342,14 @@ WEIGHTS: Mapping[str, float] = {
     "small_talk": 16,
     "tell": 12,
     "recall": 8,
+    "remember": 4,
     "count": 6,
     "sum": 18,
     "repeat": 14,
     "echo": 0,
     "see": 22,
-    "look": 0,
-    "reject": 7,
+    "look": 4,
+    "reject": 9,
     "refuse": 2,
     "tools": 24,
 }

@@ -14,7 +14,7 @@ def _mostly(rest: float, **often: float) -> Mapping[str, float]:
 
 SUMS = Drill(weights=_mostly(4, sum=50, repeat=20, echo=20, count=20), num=3)
 SEEING = Drill(weights=_mostly(1, see=25), num=2)
-ACTING = Drill(weights=_mostly(2, tools=20, sum=4, recall=0.5), num=2, has_tools=True)
-TALKING = Drill(weights=_mostly(2, small_talk=60, tell=8, reject=8), num=4)
+ACTING = Drill(weights=_mostly(2, tools=20, sum=4, recall=0.5, remember=0), num=2, has_tools=True)
+TALKING = Drill(weights=_mostly(2, small_talk=60, tell=8, remember=14, reject=14), num=4)
 SERIES = Drill(weights=_mostly(0, look=1), num=1, is_terse=True)
-DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, TALKING, ACTING, SERIES, SUMS, TALKING)
+DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, TALKING, ACTING, SERIES, ACTING, TALKING)

@@ -16,8 +16,18 @@ from typing import Any
 from PIL import Image
 
 from models.content import Rgb
-from models.recipe import acoustics, voices
-from models.recipe.dialogues import SKILLS, TOOLS, Answered, Exchange, Past, Returned, Said
+from models.recipe import acoustics, phrases, voices
+from models.recipe.acting import TOOL_NAMES, TOOLS
+from models.recipe.dialogues import (
+    SKILLS,
+    Answered,
+    Exchange,
+    Past,
+    Returned,
+    Said,
+    recall,
+    tell,
+)
 from models.recipe.pictures import draw, new_camera
 from models.recipe.reply_voice import reply_speech
 from models.recipe.sound import write_wav
@@ -32,7 +42,7 @@ EXAM_FILE = "exam.json"
 # Category -> the skills that it draws from, and how many conversations it has of each 60.
 CATEGORIES: Mapping[str, tuple[tuple[str, ...], int]] = {
     "text": (("small_talk", "small_talk", "count", "sum", "repeat"), 20),
-    "vision": (("see",), 14),
+    "vision": (("see", "see", "see", "look"), 14),
     "tool": (("tools",), 10),
     "memory": (("tell",), 8),
     "rejection": (("reject",), 8),
@@ -72,24 +82,17 @@ def write_exam(folder: Path, *, seed: int, num_sixties: int) -> int:
 
 
 def _conversation(category: str, skill: str, chance: random.Random) -> Exchange:
-    past = Past(has_tools=category == "tool")
+    past = Past(offered=TOOL_NAMES if category == "tool" else ())
     turns = SKILLS[skill](chance, past, "held_out")
     if category == "memory":
+        (told,) = past.told
+        if chance.random() < 0.5:
+            other = chance.choice([what for what in phrases.MEMORY if what != told])
+            turns = turns + tell(chance, past, "held_out", other)
         if chance.random() < 0.5:
             turns = turns + SKILLS["small_talk"](chance, past, "held_out")
-        turns = turns + _recalled(chance, past)
+        turns = turns + recall(chance, past, "held_out", chance.choice(list(past.told)))
     return turns
-
-
-def _recalled(chance: random.Random, past: Past) -> Exchange:
-    """Asks for what was told, and for nothing else."""
-    (value,) = past.told.values()
-    while True:
-        turns = SKILLS["recall"](chance, past, "held_out")
-        answer = turns[-1]
-        assert isinstance(answer, Answered)
-        if value in answer.text:
-            return turns
 
 
 def _rendered(

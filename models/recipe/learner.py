@@ -17,8 +17,9 @@ from models.chat_template import ChatTemplate
 from models.config import OmniConfig, parse_config
 from models.qwen3_omni.thinker import Thinker
 from models.qwen3_omni.vision_encoder import PatchMerger
+from models.recipe.acting import TOOLS
 from models.recipe.batches import build_constants
-from models.recipe.dialogues import TOOLS, all_texts
+from models.recipe.dialogues import all_texts
 from models.recipe.first_sight import look_nearby
 from models.recipe.sizes import embedded_config
 from models.recipe.template import TEMPLATE

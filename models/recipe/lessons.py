@@ -9,6 +9,7 @@ length and no pictures in their place: what is heard and seen there is written b
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ import numpy as np
 
 from models.content import Audio, Image, Message, Part, Pcm, Rgb, Text
 from models.recipe import acoustics, phrases, voices
+from models.recipe.acting import TOOLS, spoken_number
 from models.recipe.dialogues import (
-    TOOLS,
     Answered,
     Conversation,
     Drill,
@@ -41,6 +42,9 @@ SENT_SHARE = 0.5  # of what is seen: pictures that were sent, in place of a came
 INSTRUCTED_SHARE = 0.6
 FEW_SHARE = 0.4  # of conversations with tools: not all are offered
 OWN_INSTRUCTIONS_SHARE = 0.25  # of those: somebody's own, in words that are bytes to the model
+LOWER_SHARE = 0.6  # of what is typed as it is spoken: names, too, begin small
+SPOKEN = {spoken_number(number): number for number in range(60)}
+NUMBER = re.compile(rf"\b({'|'.join(sorted(SPOKEN, key=len, reverse=True))})\b")
 QUESTION_WORDS = ("what", "which", "how", "who", "where", "can", "do", "are", "is", "on")
 IMAGINED_SHAPE = (192, 256, 3)  # what a frame is resized to
 TERSE_TYPED_SHARE = 0.8
@@ -146,28 +150,33 @@ def lesson(room: Classroom, seed: int, epoch: int, *, system: str | None = None)
     Raises:
         CheckpointError: a synthesizer is not installed, or fails.
     """
-    found = conversation(seed, room.split, room.drill)
+    about_tools = random.Random(f"tools {seed} {epoch}" if system is None else f"{system} tools")
+    tools = _offered(about_tools)
+    names = tuple(str(tool["function"]["name"]) for tool in tools)
+    found = conversation(seed, room.split, room.drill, names)
     fixed = random.Random(f"voices {room.split} {seed}")
     fresh = random.Random(f"acoustics {room.split} {seed} {epoch}")
     voice = room.voice(fixed)
     typed_share = TERSE_TYPED_SHARE if room.is_terse else TYPED_SHARE
     camera = new_camera(fresh, _all_scenes(found)) if room.is_terse else None
+    looks_on = 0.0 if found.is_dark else LOOKS_ON_SHARE
     turns: list[Heard | Returned | Answered] = []
     for turn in found.turns:
         if isinstance(turn, Said):
-            is_typed = turn.sound != "noise" and fixed.random() < typed_share
+            draw = fixed.random()
+            is_typed = turn.is_typed or (turn.sound != "noise" and draw < typed_share)
             turns += (
                 [_typed(turn, room, fresh, camera)]
                 if is_typed
-                else _heard(turn, room, voice, fresh, camera)
+                else _heard(turn, room, voice, fresh, camera, looks_on=looks_on)
             )
         else:
             turns.append(turn)
-    about_system = fresh if system is None else random.Random(f"{system} {found.has_tools}")
+    about_system = fresh if system is None else random.Random(f"{system} {bool(found.offered)}")
     return Lesson(
         turns=tuple(turns),
         instructions=_instructions(about_system),
-        tools=_offered(found, about_system) if found.has_tools else (),
+        tools=tools if found.offered else (),
     )
 
 
@@ -175,14 +184,11 @@ def _all_scenes(found: Conversation) -> tuple[Scene, ...]:
     return tuple(s for turn in found.turns if isinstance(turn, Said) for s in turn.scenes)
 
 
-def _offered(found: Conversation, chance: random.Random) -> tuple[Mapping[str, Any], ...]:
-    """All tools in some order, or some of them where they are all that is needed."""
+def _offered(chance: random.Random) -> tuple[Mapping[str, Any], ...]:
+    """All tools in some order, or some of them."""
     order = chance.sample(TOOLS, len(TOOLS))
     some = order[: chance.randint(1, len(TOOLS) - 1)] if chance.random() < FEW_SHARE else order
-    names = {str(tool["function"]["name"]) for tool in some}
-    calls = [turn.text for turn in found.turns if isinstance(turn, Answered) and turn.is_call]
-    is_enough = all(any(f'"{name}"' in call for name in names) for call in calls)
-    return tuple(some if is_enough else order)
+    return tuple(some)
 
 
 def _instructions(chance: random.Random) -> str:
@@ -211,31 +217,44 @@ def _typed(said: Said, room: Classroom, chance: random.Random, camera: Camera | 
 def _written(text: str, chance: random.Random) -> str:
     """As people type it: as it is spoken, or with a capital, a sign at its end, and digits."""
     if chance.random() < 0.4:
-        return text
+        return text.lower() if chance.random() < LOWER_SHARE else text
     words = ["I" if word == "i" else word for word in text.split()]
-    if chance.random() < 0.3:
-        words = [
-            str(phrases.NUMBERS.index(word)) if word in phrases.NUMBERS else word for word in words
-        ]
     joined = " ".join(words)
+    if chance.random() < 0.3:
+        joined = in_digits(joined)
+        if chance.random() < 0.5:
+            joined = joined.replace(" plus ", " + ").replace(" minus ", " - ")
     if joined and chance.random() < 0.8:
         joined = joined[0].upper() + joined[1:]
     is_question = bool(words) and words[0] in QUESTION_WORDS
     return joined + chance.choice(("?", "?", "") if is_question else (".", "!", "", ""))
 
 
+def in_digits(text: str) -> str:
+    """`set it to twenty one` -> `set it to 21`."""
+    return NUMBER.sub(lambda found: str(SPOKEN[found[0]]), text)
+
+
 def _heard(
-    said: Said, room: Classroom, voice: Voice, chance: random.Random, camera: Camera | None
+    said: Said,
+    room: Classroom,
+    voice: Voice,
+    chance: random.Random,
+    camera: Camera | None,
+    *,
+    looks_on: float,
 ) -> list[Heard]:
-    """Sound, with the camera's frames or behind pictures that were sent as messages before it."""
-    looks_on = not said.is_blind and chance.random() < LOOKS_ON_SHARE
+    """Sound, with the camera's frames or behind pictures that were sent as messages before it.
+
+    looks_on: how often a camera shows what was not asked for.
+    """
     if room.folder is None:
         seconds = chance.uniform(0.3, 0.9) + len(said.text) * chance.uniform(*SECONDS_PER_LETTER)
         pcm = _silence(seconds)
     else:
         pcm = spoken(said, voice, chance, room.conditions, room.folder)
     scenes = said.scenes
-    if looks_on and not scenes:
+    if chance.random() < looks_on and not scenes:
         scenes = (Scene(things=(random_thing(chance),)),)
     words = heard_as(said)
     if scenes and chance.random() < SENT_SHARE:

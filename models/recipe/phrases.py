@@ -23,6 +23,16 @@ NAMES = (
     *("Emma", "Robert", "Sophie", "Martin", "Alice", "Simon", "Helen", "George", "Nora", "Oscar"),
 )
 
+# Names that are typed and not known: the voice can not say them.
+OTHER_NAMES = (
+    *("Bob", "Paul", "Linda", "Kevin", "Yuki", "Chen", "Omar", "Ivan", "Lena", "Max", "Zoe"),
+    *("Hannah", "Lucas", "Amir", "Priya", "Carlos", "Elena", "Frank", "Grace", "Henry", "Isabel"),
+    *("Jack", "Karin", "Liam", "Mei", "Noah", "Olga", "Pavel", "Quinn", "Rosa", "Stefan", "Tom"),
+    *("Uma", "Victor", "Wendy", "Xavier", "Yasmin", "Ben", "Chloe", "Diego", "Eric", "Fatima"),
+    *("Gina", "Hugo", "Ingrid", "James", "Kate", "Leo", "Mia", "Nick", "Otto", "Ruth", "Sam"),
+    *("Tina", "Vera", "William", "Alex", "Andrea", "Patrick", "Dora", "Simone", "Martha", "Nina"),
+)
+
 # What the system part may say; none of it changes an answer.
 INSTRUCTIONS = (
     "You are a friendly voice assistant. Answer briefly, in the language that you are spoken to.",
@@ -254,6 +264,7 @@ TIME = (
     "do you know (what time it is|the time)",
 )
 NO_TOOLS = "I am sorry, I can not do that here."
+TOOL_FAILED = "I am sorry, I can not do that now."
 NOT_UNDERSTOOD = "I am sorry, I did not understand that."
 
 # Sentences of no use to the model: it says that it did not understand. Patterns for English, and
@@ -284,6 +295,20 @@ OUT_OF_DOMAIN = (
     "this spreadsheet|some detective novels)",
     "which (planet|mineral|insect|composer) (orbits|contains|pollinates|influenced) "
     "(jupiter|aluminium|orchids|beethoven)",
+)
+# Words that the model knows, in questions that it does not.
+NEAR_DOMAIN = (
+    "(where|who|how) (is|was) (my|your|the) "
+    "(mother|father|teacher|dog|cat|friend|car|house|book|city|school)",
+    "do (you|they|people) (like|need|want|have) (music|coffee|tea|water|bread|apples|a dog|a car)",
+    "can you (drive|walk|run|go) to the (park|school|city|river|shop|station)",
+    "is the (sea|sun|water|tea|coffee|wind|river|house|snow) (cold|warm|strong|bright|old|new)",
+    "(what is|tell me|do you know) the name of (my|your|the) (dog|cat|mother|teacher|city|river)",
+    "how (old|big|long|cold|strong) (are you|is the house|is my car|is the river|is the city)",
+    "(who|what|which dog) (likes|wants|has|sees) (the|a|my) (book|cup|garden|window|house|cat)",
+    "i (want|need|like) to (walk|run|go|drive) to the (park|school|city|river|shop|station)",
+    "which (city|school|book|music|day|week) (is|was) (the best|very good|really bad|your best)",
+    "(turn|switch|take|set) the (door|car|dog|music|window|garden) (on|off|up|to the left)",
 )
 FOREIGN: Mapping[str, tuple[str, ...]] = {
     "de": (

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from models.qwen3_omni.mel import LogMel
 from models.recipe import acoustics, phrases, voices
+from models.recipe.acting import spoken_number
 from models.recipe.blended import blended
-from models.recipe.dialogues import SKILLS, Past, Said, conversation, spoken_number
+from models.recipe.dialogues import SKILLS, Past, Said, conversation
 from models.recipe.grammar import Split
 from models.recipe.prompts import small_talk
 from models.recipe.speakers import spoken
@@ -145,11 +146,18 @@ def random_prompt(chance: random.Random, split: Split) -> str:
     said: list[str] = []
     while not said:
         turns = conversation(chance.getrandbits(31), split).turns
-        said = [t.text for t in turns if isinstance(t, Said) and t.sound == "speech"]
+        said = [
+            turn.text
+            for turn in turns
+            if isinstance(turn, Said) and turn.sound == "speech" and not turn.is_typed
+        ]
     return chance.choice(said)
 
 
 def _first_said(skill: str, chance: random.Random) -> Said:
-    first = SKILLS[skill](chance, Past(), "train")[0]
-    assert isinstance(first, Said)
-    return first
+    """What is said first, where it can be spoken."""
+    while True:
+        first = SKILLS[skill](chance, Past(), "train")[0]
+        assert isinstance(first, Said)
+        if not first.is_typed:
+            return first

@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 
 from models.recipe import phrases
+from models.recipe.acting import TOOL_NAMES, asked_to_act, spoken_number
 from models.recipe.dialogues import (
     Answered,
     Conversation,
@@ -18,7 +19,6 @@ from models.recipe.dialogues import (
     Returned,
     Said,
     conversation,
-    spoken_number,
     spoken_replies,
 )
 from models.recipe.drills import DRILLS
@@ -68,7 +68,7 @@ def test_every_skill_occurs_and_every_turn_is_answered() -> None:
     skills = {skill for one in MANY for skill in one.skills}
     assert skills == {
         *("small_talk", "tell", "recall", "count", "sum", "repeat", "see", "reject"),
-        *("refuse", "tools"),
+        *("refuse", "tools", "remember", "look"),
     }
     for one in MANY:
         assert isinstance(one.turns[0], Said)
@@ -96,17 +96,33 @@ def test_the_prompt_of_a_difference_asks_for_it() -> None:
             )
 
 
-def test_what_was_told_last_is_remembered() -> None:
-    num_asked = 0
+TOLD = {
+    "name": (r"Hello (\w+), nice to meet you\.", r"Your name is (\w+)\."),
+    "colour": (r"I will remember that you like (\w+)\.", r"Your favourite colour is (\w+)\."),
+    "number": (r"I will remember the number (\w+)\.", r"The number is (\w+)\."),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_was_told_last_is_remembered_whatever_else_was_told(what: str) -> None:
+    telling, answer = TOLD[what]
+    num_asked = num_between = 0
+    unknown = phrases.MEMORY[what][4]
     for one in MANY:
-        told = None
+        told, is_between = None, False
         for turn in one.turns:
-            if match := re.match(r"I will remember the number (\w+)\.", getattr(turn, "text", "")):
-                told = match[1]
-            if match := re.match(r"The number is (\w+)\.", getattr(turn, "text", "")):
+            text = getattr(turn, "text", "")
+            others = [tells for other, (tells, _) in TOLD.items() if other != what]
+            is_between |= told is not None and any(re.match(tells, text) for tells in others)
+            if match := re.match(telling, text):
+                told, is_between = match[1], False
+            if match := re.match(answer, text):
                 assert match[1] == told
                 num_asked += 1
+                num_between += is_between
+            assert text != unknown or told is None
     assert num_asked > 10
+    assert num_between > 5
 
 
 def test_tool_calls_are_json_in_the_published_format() -> None:
@@ -114,14 +130,54 @@ def test_tool_calls_are_json_in_the_published_format() -> None:
     for one in MANY:
         for turn, after in zip(one.turns, one.turns[1:], strict=False):
             if isinstance(turn, Answered) and turn.is_call:
-                assert one.has_tools
                 assert isinstance(after, Returned)
                 body = turn.text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>")
                 call = json.loads(body)
                 assert set(call) == {"name", "arguments"}
-                json.loads(after.text)
+                assert call["name"] in one.offered
                 names.add(call["name"])
-    assert names == {"set_timer", "set_light", "set_temperature", "get_time"}
+    assert names == set(TOOL_NAMES)
+
+
+def test_only_tools_that_are_offered_are_called() -> None:
+    offered = TOOL_NAMES[:2]
+    some = [conversation(seed, "train", offered=offered) for seed in range(600)]
+    calls = [turn.text for one in some for turn in one.turns if getattr(turn, "is_call", False)]
+    assert {json.loads(call[len("<tool_call>") : -len("</tool_call>")])["name"] for call in calls}
+    assert not any(name in call for call in calls for name in TOOL_NAMES[2:])
+    with_tools = [one for one in some if one.offered]
+    assert any(t.text == phrases.NO_TOOLS for one in with_tools for t in one.turns)
+
+
+def test_what_a_tool_gives_decides_what_is_said() -> None:
+    acts = [
+        asked_to_act(random.Random(seed), "train", ("set_timer", "set_light", "set_temperature"))
+        for seed in range(600)
+    ]
+    failed = re.compile(r"err|fail|false", re.IGNORECASE)
+    for act in acts:
+        is_failed = bool(failed.search(act.result.replace('"error": null', "")))
+        is_failed &= '"error":null' not in act.result
+        assert (act.reply == phrases.TOOL_FAILED) == is_failed, act
+    num_failed = sum(act.reply == phrases.TOOL_FAILED for act in acts)
+    assert 0.1 < num_failed / len(acts) < 0.2
+    assert len({act.result for act in acts if act.reply != phrases.TOOL_FAILED}) > 20
+
+
+def test_the_time_is_said_as_the_tool_gives_it() -> None:
+    acts = [asked_to_act(random.Random(seed), "train", ("get_time",)) for seed in range(400)]
+    told = [act for act in acts if act.reply != phrases.TOOL_FAILED]
+    for act in told:
+        clock = re.search(r"(?:^|\D)(\d\d?):(\d\d)", act.result)
+        if clock is None:
+            clock = re.search(r'"hour": ?(\d+), ?"minute": ?(\d+)', act.result)
+        assert clock is not None, act
+        hour, minute = int(clock[1]), int(clock[2])
+        words = act.reply.removeprefix("It is ").rstrip(".")
+        first = spoken_number(hour or 12)
+        minutes = "o'clock" if minute == 0 else f"{'oh ' * (minute < 10)}{spoken_number(minute)}"
+        assert words == f"{first} {minutes}", act
+    assert len(told) < len(acts)
 
 
 def test_what_is_seen_is_what_is_said() -> None:
@@ -132,6 +188,23 @@ def test_what_is_seen_is_what_is_said() -> None:
             assert [thing.colour for thing in said.scenes[-1].things] == [match[1]]
             num_colours += 1
     assert num_colours > 10
+
+
+def test_a_question_without_a_picture_is_about_the_last_one() -> None:
+    num_again = 0
+    for one in MANY:
+        shown: tuple[Thing, ...] | None = None
+        for turn, answered in zip(one.turns, one.turns[1:], strict=False):
+            if not isinstance(turn, Said):
+                continue
+            shown = turn.scenes[-1].things if turn.scenes else shown
+            if turn.is_blind:
+                assert (answered.text == phrases.NO_CAMERA) == (shown is None)
+            match = re.fullmatch(r"It is (?:a )?(\w+)\.", answered.text)
+            if turn.is_blind and match and shown:
+                assert match[1] in (shown[0].colour, shown[0].shape)
+                num_again += 1
+    assert num_again > 10
 
 
 def test_replies_are_words_only() -> None:
@@ -148,7 +221,8 @@ def test_numbers_in_words() -> None:
 @pytest.mark.parametrize("drill", DRILLS)
 def test_a_drill_practises_what_it_says(drill: Drill) -> None:
     made = [conversation(seed, "train", drill) for seed in range(200)]
-    assert all(len(one.skills) == drill.num and one.has_tools == drill.has_tools for one in made)
+    assert all(len(one.skills) == drill.num for one in made)
+    assert all(bool(one.offered) == drill.has_tools for one in made)
     counted = Counter(skill for one in made for skill in one.skills)
     most = max(drill.weights, key=lambda skill: drill.weights[skill])
     assert counted.most_common(1)[0][0] == most

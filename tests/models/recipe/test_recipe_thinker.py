@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import torch
 from models.cache import KvCache
 from models.content import Audio, Image, Message, Text
 from models.decoder import Deepstack
-from models.recipe import acoustics, thinker, voices
-from models.recipe.dialogues import TOOLS, Answered, Returned, conversation
+from models.recipe import acoustics, phrases, thinker, voices
+from models.recipe.acting import TOOLS
+from models.recipe.dialogues import Answered, Returned, Said, conversation
 from models.recipe.drills import SEEING, SERIES
 from models.recipe.learner import Learner
-from models.recipe.lessons import Classroom, Heard, Lesson, View, lesson, training_room
+from models.recipe.lessons import Classroom, Heard, Lesson, View, in_digits, lesson, training_room
 from models.recipe.phonemes import edit_distance, words_alike
 from models.recipe.pictures import Scene, Thing, draw, new_camera
 from models.recipe.run import Run
@@ -83,7 +85,7 @@ def short(learner: Learner) -> Sheet:
 @torch.no_grad()
 def test_what_sheets_begin_with_in_common_is_computed_once(learner: Learner) -> None:
     room = training_room(None)
-    seeds = [seed for seed in range(40) if conversation(seed, "train").has_tools][:3]
+    seeds = [seed for seed in range(40) if conversation(seed, "train").offered][:3]
     sheets = [lay_out(learner, lesson(room, seed, 0, system="one")) for seed in seeds]
     shared = num_shared(sheets)
     assert 200 < shared < min(len(sheet.ids) for sheet in sheets)
@@ -206,7 +208,7 @@ def test_a_lesson_is_its_seed_and_its_epoch(tmp_path: Path) -> None:
 def test_what_a_conversation_calls_is_always_offered() -> None:
     room = training_room(None)
     counts = set()
-    for seed in (seed for seed in range(300) if conversation(seed, "train").has_tools):
+    for seed in (seed for seed in range(300) if conversation(seed, "train").offered):
         found = lesson(room, seed, 0)
         offered = {tool["function"]["name"] for tool in found.tools}
         calls = [t.text for t in found.turns if isinstance(t, Answered) and t.is_call]
@@ -229,6 +231,28 @@ def test_people_type_with_capitals_signs_and_digits() -> None:
     for looks_so in (str.islower, lambda text: text[0].isupper(), lambda text: text[-1] in "?.!"):
         assert sum(map(looks_so, typed)) > len(typed) // 8
     assert any(character.isdigit() for text in typed for character in text)
+    assert any(re.search(r"\d [+-] \d", text) for text in typed)
+    assert any(name.lower() in text.split() for name in phrases.NAMES for text in typed)
+
+
+def test_numbers_are_written_in_digits() -> None:
+    assert in_digits("set it to twenty one") == "set it to 21"
+    assert in_digits("count from one to twenty") == "count from 1 to 20"
+    assert in_digits("someone has fifty nine") == "someone has 59"
+
+
+def test_no_camera_shows_anything_where_a_question_needs_none() -> None:
+    room = training_room(None)
+    num_dark = 0
+    for seed in range(1500):
+        found = conversation(seed, "train")
+        if not found.is_dark or found.offered:  # which tools there are decides what is asked
+            continue
+        num_dark += 1
+        shown = [turn.views for turn in lesson(room, seed, 0).turns if isinstance(turn, Heard)]
+        scenes = sum(len(turn.scenes) for turn in found.turns if isinstance(turn, Said))
+        assert sum(map(len, shown)) == scenes
+    assert num_dark > 20
 
 
 @needs_espeak

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 from models.chat import ChatFormat
 from models.config import parse_config
 from models.qwen3_omni.model import Qwen3Omni
-from models.recipe.dialogues import TOOLS, Answered, all_texts, conversation
+from models.recipe.acting import TOOLS
+from models.recipe.dialogues import Answered, all_texts, conversation
 from models.recipe.sizes import embedded_config
 from models.recipe.tokenizer import Vocabulary, learn_vocabulary, write_tokenizer
 
