@@ -44,6 +44,10 @@ DONE: tuple[Any, ...] = (
     *({"success": True}, {"ok": True}, {"done": True}, {"success": True, "error": None}),
     *({}, "ok", "done", "OK", True, None),
 )
+MESSAGES = (  # of what went well, in a tool's own words
+    *("turned on", "light is now on", "light switched off", "timer started", "heating set"),
+    *("completed", "accepted", "request accepted", "your timer runs", "set", "all good", "started"),
+)
 FAILURES = (
     *("timeout", "not found", "no connection", "device is off", "unknown device", "busy"),
     *("not allowed", "invalid value", "internal error", "can not do that", "out of range"),
@@ -146,7 +150,7 @@ def _done(
     if draw < FAILED_SHARE:
         result, reply = _failed(chance), phrases.TOOL_FAILED
     elif draw < 1 - USUAL_SHARE:
-        result = chance.choice((*DONE, {**arguments, "status": "ok"}, dict(arguments)))
+        result = chance.choice((*DONE, *_told(chance, arguments)))
     return Act(
         prompt=prompt,
         name=name,
@@ -154,6 +158,23 @@ def _done(
         result=_written(chance, result),
         reply=reply,
     )
+
+
+def _told(chance: random.Random, arguments: Mapping[str, Any]) -> list[Any]:
+    """That it went well, with more than that."""
+    message, number = chance.choice(MESSAGES), chance.randint(0, 9999)
+    return [
+        {**arguments, "status": "ok"},
+        {"status": "ok", **arguments},
+        dict(arguments),
+        {"message": message},
+        {"success": True, "message": message},
+        {"id": number},
+        {"status": "ok", "id": f"{chance.choice(string.ascii_lowercase)}{number}"},
+        {f"{chance.choice(('timer', 'device', 'task'))}_id": number},
+        message,
+        f"{message[0].upper()}{message[1:]}.",
+    ]
 
 
 def _failed(chance: random.Random) -> Any:
@@ -191,6 +212,10 @@ def _clock(chance: random.Random, hour: int, minute: int) -> tuple[Any, int]:
             ({"time": seconds}, hour),
             ({"time": f"{hour}:{minute:02}"}, hour),
             ({"hour": hour, "minute": minute}, hour),
+            ({chance.choice(("now", "current_time", "local_time")): written}, hour),
+            ({"date": day, "time": written}, hour),
+            ({"time": written, "zone": chance.choice(("UTC", "CET", "EST"))}, hour),
+            (chance.choice(("It is {}.", "it is {}", "The time is {}.")).format(written), hour),
             ({"time": f"{day}T{seconds}"}, hour),
             ({"time": f"{twelve}:{minute:02} {half}"}, twelve),
             ({"time": f"{twelve:02}:{minute:02}"}, twelve),
