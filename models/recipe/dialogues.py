@@ -29,10 +29,10 @@ Sound = Literal["speech", "foreign", "noise"]
 RECALL_OFTEN = 6
 TOOLS_OFTEN = 4
 MORE_SHARE = 0.4  # of small talk in training
-TYPED_NAMES_SHARE = 0.2
+TYPED_NAMES_SHARE = 0.5
 AGAIN_SHARE = 0.35  # of questions about what is seen: there is a picture already
 BLIND_SHARE = 0.08
-LACKING_SHARE = 0.3  # of requests where some tools are not offered: for one of those
+LACKING_SHARE = 0.4  # of requests where some tools are not offered: for one of those
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,9 +40,9 @@ TYPED_SHARE = 0.15
 LOOKS_ON_SHARE = 0.12  # of other talk: a camera shows something that was not asked for
 SENT_SHARE = 0.5  # of what is seen: pictures that were sent, in place of a camera
 INSTRUCTED_SHARE = 0.6
-FEW_SHARE = 0.4  # of conversations with tools: not all are offered
+FEW_SHARE = 0.6  # of conversations with tools: not all are offered
 OWN_INSTRUCTIONS_SHARE = 0.25  # of those: somebody's own, in words that are bytes to the model
-LOWER_SHARE = 0.6  # of what is typed as it is spoken: names, too, begin small
+LOWER_SHARE = 0.8  # of what is typed as it is spoken: names, too, begin small
 SPOKEN = {spoken_number(number): number for number in range(60)}
 NUMBER = re.compile(rf"\b({'|'.join(sorted(SPOKEN, key=len, reverse=True))})\b")
 QUESTION_WORDS = ("what", "which", "how", "who", "where", "can", "do", "are", "is", "on")
