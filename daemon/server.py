@@ -171,6 +171,9 @@ def run(args: argparse.Namespace) -> int:
         dtype=engine.dtype,
         experts=engine.experts,
         devices=engine.devices.named(),
+        graphs=engine.graphs,
+        audio_window_s=engine.audio_window_s,
+        camera_window_s=engine.camera_window_s,
         num_threads=engine.num_threads,
         stuck_after_s=engine.stuck_after_s,
     )

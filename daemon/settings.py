@@ -79,6 +79,9 @@ class EngineSettings:
     num_threads: int
     runs_in: Literal["process", "thread"]
     stuck_after_s: float
+    graphs: Literal["auto", "on", "off"]
+    audio_window_s: int
+    camera_window_s: int
     devices: StageDevices
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models import scheduler
@@ -23,6 +24,7 @@ from models.cache_budget import CacheBudget
 from models.chat import ChatFormat
 from models.config import OmniConfig, read_config
 from models.content import (
+    Audio,
     EngineEvent,
     Message,
     Pcm,
@@ -41,12 +43,13 @@ from models.layout import Layout
 from models.loading import load_placed
 from models.placement import DEFAULT_PLACEMENT
 from models.placement import Placement as Placement
+from models.qwen3_omni.mel import SAMPLE_RATE_HZ
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import Talker
 from models.qwen3_omni.thinker import Thinker
 from models.reply import Reply
 from models.replying import ReplyMaker
-from models.stepping.engine_steps import EngineSteps
+from models.stepping.engine_steps import EngineSteps, prepared
 from models.voices import voice_id, voice_names
 from models.word_reading import reader_of
 from models.work import Work
@@ -54,6 +57,9 @@ from models.work import Work
 Clock = Callable[[], float]
 Tools = Sequence[Mapping[str, Any]]
 MIN_READ_SAMPLES = 800  # 50 ms
+WARM_UP_TOKENS = 4
+WARM_UP_UNITS = 24
+WARM_UP_PIXELS = 224
 
 
 class Engine:
@@ -81,17 +87,17 @@ class Engine:
         self._budget = CacheBudget(_cache_devices(model), options.max_cache_bytes)
         self._admission = Admission()
         self._contexts: dict[int, Context] = {}
-        self._steps: EngineSteps | None = None
-        if options.by_steps:
-            self._steps = EngineSteps(
-                model,
-                max_bytes=self._budget.max_bytes,
-                max_tokens=self.max_context_tokens,
-                max_frames=generation.talker.max_new_tokens,
-                max_batch=options.max_batch,
-            )
+        build = partial(
+            EngineSteps,
+            model,
+            max_bytes=self._budget.max_bytes,
+            max_tokens=self.max_context_tokens,
+            max_frames=generation.talker.max_new_tokens,
+            max_batch=options.batch_on(self._device),
+        )
+        self._steps = prepared(build, self._device, by_steps=options.by_steps)
+        if self._steps is not None:
             self._steps.when_short(partial(self._budget.free_pages, self._contexts))
-            self._steps.prepare()
         self._maker = ReplyMaker(
             model=model,
             chat=chat,
@@ -116,7 +122,7 @@ class Engine:
             clock=clock,
             emit=self._emit,
             prefill_tokens=options.prefill_tokens,
-            max_batch=options.max_batch,
+            max_batch=options.batch_on(self._device),
         )
 
     @classmethod
@@ -173,6 +179,29 @@ class Engine:
         limit = self._config.thinker.decoder.max_positions
         wanted = self._options.max_context_tokens
         return limit if wanted is None else min(limit, wanted)
+
+    @property
+    def works_by_steps(self) -> bool:
+        """Whether tokens and frames are made by `models.stepping`."""
+        return self._steps is not None
+
+    def warm_up(self) -> None:
+        """Make a few words of a reply to nothing, and forget them: what a device or a library makes
+        at its first use is not to be waited for by somebody who speaks.
+        """
+        assert not self._contexts, "warm up before anybody comes"
+        pcm = np.zeros(SAMPLE_RATE_HZ, np.float32)
+        picture = np.zeros((WARM_UP_PIXELS, WARM_UP_PIXELS, 3), np.uint8)
+        parts = (Audio(pcm=pcm, frames=((0.0, picture),)),)
+        self.open(0, instructions="", voice=None)
+        self.append_message(0, Message(role="user", parts=parts))
+        self.respond(0, 0, ReplyOptions(max_tokens=WARM_UP_TOKENS))
+        for _ in range(WARM_UP_UNITS):
+            if self.has_work:
+                self.step()
+        self.close(0)
+        self._outbox.clear()
+        self._work.forget_paces()
 
     # ------------------------------------------------------------------ contexts
     def open(

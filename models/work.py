@@ -104,6 +104,10 @@ class Work:
         if unit.reply is not None:
             self._maker.note(self._contexts[unit.context], self._replies[unit.reply])
 
+    def forget_paces(self) -> None:
+        """What was learnt of the price of work is no longer true."""
+        self._pace, self._batch_pace = PrefillPace(), BatchPace()
+
     # ------------------------------------------------------------------ contexts
     def _listen(self, unit: Unit) -> None:
         context = self._contexts[unit.context]

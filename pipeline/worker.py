@@ -33,7 +33,7 @@ from pipeline.watchdog import Watchdog
 from pipeline.worker_options import WorkerOptions as WorkerOptions
 
 if TYPE_CHECKING:
-    from models.engine import Engine
+    from models.engine import Engine, EngineOptions
 
 logger = logging.getLogger("pipeline.worker")  # also when run as __main__
 
@@ -82,7 +82,23 @@ def load_core(options: WorkerOptions) -> Engine:
         experts=options.experts,
         devices=options.devices,
     )
-    return Engine.load(folder, placement)
+    engine = Engine.load(folder, placement, engine_options(options))
+    engine.warm_up()
+    return engine
+
+
+def engine_options(options: WorkerOptions) -> EngineOptions:
+    """What `options` say about the engine itself."""
+    from models.encoding import WindowPolicy
+    from models.engine import EngineOptions
+
+    return EngineOptions(
+        by_steps={"on": True, "off": False}.get(options.graphs),
+        windows=WindowPolicy(
+            audio_window_s=options.audio_window_s or None,
+            camera_window_s=options.camera_window_s or None,
+        ),
+    )
 
 
 def checkpoint_folder(model: str, cache_folder: Path) -> Path:

@@ -8,6 +8,7 @@ says whose are given up.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +24,8 @@ from models.stepping.operations import pick_operations
 from models.stepping.pages import PAGE_SIZE, PagedCache, PagePool, PageTable
 from models.stepping.stepped_voice import SteppedVoices
 from models.stepping.text_step import TextStep
+
+logger = logging.getLogger(__name__)
 
 NUM_ROWS = 257  # contexts that hold pages at once, and nobody's
 PREFIX_TOKENS = 9  # before the first frame of a reply
@@ -84,6 +87,29 @@ class EngineSteps:
         self.text.prepare()
         if self.voices is not None:
             self.voices.step.prepare()
+
+
+def prepared(
+    build: Callable[[], EngineSteps], device: torch.device, *, by_steps: bool | None
+) -> EngineSteps | None:
+    """An engine's steps, ready; None where it works without.
+
+    by_steps: None: on a GPU, unless they can not be had there, which is told in the log.
+
+    Raises:
+        ResourceError: they were asked for and can not be had.
+    """
+    if by_steps is False or (by_steps is None and device.type != "cuda"):
+        return None
+    try:
+        steps = build()
+        steps.prepare()
+    except Exception as error:
+        if by_steps:
+            raise
+        logger.warning("works without graphs, slower: %s", str(error).partition("\n")[0])
+        return None
+    return steps
 
 
 def _bytes_per_token(model: Qwen3Omni) -> int:

@@ -12,7 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import Oracle
 
-from models.content import Audio, Image, Message, Part, ReplyOptions, Text
+from models.content import (
+    Audio,
+    AudioEvent,
+    EngineEvent,
+    Image,
+    Message,
+    Part,
+    ReplyOptions,
+    Text,
+    TextEvent,
+)
 from models.encoding import WindowPolicy
 from models.errors import RequestError
 from models.qwen3_omni.model import Qwen3Omni
@@ -73,6 +83,21 @@ def test_text_equals_the_reference(rig: Rig, oracle: Oracle) -> None:
     assert [len(chunk) for chunk in reply.chunks[:3]] == [1365, 1920, 1920]
     assert reply.end is not None
     assert reply.end.status == "incomplete"
+
+
+def test_warming_up_leaves_no_trace(model: Qwen3Omni, oracle: Oracle, rig: Rig) -> None:
+    warm = make_rig(model, oracle)
+    made: list[EngineEvent] = []
+    step = warm.engine.step
+    warm.engine.step = lambda: made.extend(step()) or []  # type: ignore[method-assign, func-returns-value]
+    warm.engine.warm_up()
+    warm.engine.step = step  # type: ignore[method-assign]
+    assert {TextEvent, AudioEvent} <= {type(event) for event in made}
+    assert not warm.engine.has_work
+    for each in (rig, warm):
+        opened(each).engine.append_message(1, user(QUESTION))
+        each.ask(1, 1)
+    same_reply(warm.replies[1], rig.replies[1])
 
 
 def test_stages_and_usage_are_told(rig: Rig) -> None:

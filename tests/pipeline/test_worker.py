@@ -215,3 +215,15 @@ def test_another_process_may_make_it_meanwhile(
 def test_other_names_are_the_hubs_affair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     give_module(monkeypatch, "models.hub", resolve_checkpoint=lambda name: tmp_path / name)
     assert worker.checkpoint_folder("some/model", tmp_path) == tmp_path / "some" / "model"
+
+
+@pytest.mark.parametrize(("graphs", "by_steps"), [("auto", None), ("on", True), ("off", False)])
+def test_what_is_set_reaches_the_engine(tmp_path: Path, graphs: str, by_steps: bool | None) -> None:
+    options = worker.WorkerOptions(
+        model="tiny", cache_folder=str(tmp_path), graphs=graphs, audio_window_s=1, camera_window_s=0
+    )
+    made = worker.engine_options(options)
+    assert made.by_steps is by_steps
+    assert (made.windows.audio_window_s, made.windows.camera_window_s) == (1, None)
+    usual = worker.engine_options(worker.WorkerOptions(model="tiny", cache_folder=str(tmp_path)))
+    assert (usual.windows.audio_window_s, usual.windows.camera_window_s) == (None, 2)

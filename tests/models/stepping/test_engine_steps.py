@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from engine_rig import Rig, load_for_engine
 from oracle import Oracle
 from recorded import Recorder
@@ -15,10 +16,12 @@ from test_engine import opened, same_reply, user
 from models import cache_budget
 from models.content import ReplyOptions, Text
 from models.encoding import WindowPolicy
+from models.engine_options import EngineOptions
+from models.errors import RequestError
 from models.graphs import Step
 from models.qwen3_omni.model import Qwen3Omni
 from models.stepping import engine_steps
-from models.stepping.engine_steps import EngineSteps
+from models.stepping.engine_steps import EngineSteps, prepared
 from models.stepping.pages import PAGE_SIZE
 
 QUESTIONS = ("1000 1001", "7 8 9 10 11 12 13")
@@ -110,3 +113,29 @@ def test_pages_are_taken_from_the_ends_of_those_who_rest(
                 assert first.is_resting
                 assert not second.is_resting
                 assert first.thinker_cache.length == PAGE_SIZE
+
+
+def broken() -> EngineSteps:
+    raise RuntimeError("no kernel image\nfor this device")
+
+
+def test_where_steps_can_not_be_had_the_engine_works_without(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert prepared(broken, gpu, by_steps=None) is None
+    assert caplog.messages == ["works without graphs, slower: no kernel image"]
+    with pytest.raises(RuntimeError, match="no kernel"):
+        prepared(broken, gpu, by_steps=True)
+    assert prepared(broken, cpu, by_steps=None) is None
+    assert prepared(broken, gpu, by_steps=False) is None
+    assert len(caplog.messages) == 1
+
+
+def test_more_sessions_go_together_on_a_gpu() -> None:
+    usual, two = EngineOptions(), EngineOptions(max_batch=2)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [options.batch_on(on) for options in (usual, two) for on in (gpu, cpu)] == [32, 8, 2, 2]
+    for number in (0, 33):
+        with pytest.raises(RequestError, match="1 to 32"):
+            EngineOptions(max_batch=number)
