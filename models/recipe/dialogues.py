@@ -250,13 +250,18 @@ def _see(chance: random.Random, past: Past, split: Split) -> Exchange:
     """Asked about a new picture, about the last one again, or where there was none."""
     draw = chance.random()
     if past.shown is not None and draw < AGAIN_SHARE:
-        prompt, reply = ask_again(chance, split, past.shown)
-        return [Said(text=prompt, is_blind=True), Answered(text=reply)]
+        return see_again(chance, past.shown, split)
     view = seeing(chance, split)
     if past.shown is None and draw < BLIND_SHARE:
         return [Said(text=view.prompt, is_blind=True), Answered(text=phrases.NO_CAMERA)]
     past.shown = view.scenes[-1]
     return [Said(text=view.prompt, scenes=view.scenes), Answered(text=view.reply)]
+
+
+def see_again(chance: random.Random, shown: Scene, split: Split) -> Exchange:
+    """Asked about a picture that is not shown again."""
+    prompt, reply = ask_again(chance, split, shown)
+    return [Said(text=prompt, is_blind=True), Answered(text=reply)]
 
 
 def _look(chance: random.Random, past: Past, split: Split) -> Exchange:

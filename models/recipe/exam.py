@@ -26,6 +26,7 @@ from models.recipe.dialogues import (
     Returned,
     Said,
     recall,
+    see_again,
     tell,
 )
 from models.recipe.pictures import draw, new_camera
@@ -42,7 +43,7 @@ EXAM_FILE = "exam.json"
 # Category -> the skills that it draws from, and how many conversations it has of each 60.
 CATEGORIES: Mapping[str, tuple[tuple[str, ...], int]] = {
     "text": (("small_talk", "small_talk", "count", "sum", "repeat"), 20),
-    "vision": (("see", "see", "see", "look"), 14),
+    "vision": (("see",), 14),
     "tool": (("tools",), 10),
     "memory": (("tell",), 8),
     "rejection": (("reject",), 8),
@@ -92,6 +93,8 @@ def _conversation(category: str, skill: str, chance: random.Random) -> Exchange:
         if chance.random() < 0.5:
             turns = turns + SKILLS["small_talk"](chance, past, "held_out")
         turns = turns + recall(chance, past, "held_out", chance.choice(list(past.told)))
+    if past.shown is not None and chance.random() < 0.5:
+        turns = turns + see_again(chance, past.shown, "held_out")
     return turns
 
 
