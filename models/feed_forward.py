@@ -77,19 +77,22 @@ class ExpertMix(nn.Module):
     def grouped(self, hidden_states: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """For many tokens: sort the pairs by expert, run each expert once, put the results back."""
         num_tokens, top_k = experts.shape
-        chosen = experts.flatten()
-        order = chosen.argsort(stable=True)
-        counts = torch.bincount(chosen, minlength=self.num_experts).tolist()
-        sorted_states = hidden_states.index_select(0, order // top_k)  # [T * k, H]
-        made = torch.empty_like(sorted_states)
-        start = 0
-        for expert, count in enumerate(counts):
-            if count:
-                group = slice(start, start + count)
-                made[group] = self._expert(expert, sorted_states[group])
-                start += count
+        in_order, order = experts.flatten().sort(stable=True)
+        every = torch.arange(self.num_experts, device=experts.device)
+        ends = torch.searchsorted(in_order, every, right=True)
+        made = self._groups(hidden_states.index_select(0, order // top_k), ends)  # [T * k, H]
         by_pair = torch.empty_like(made).index_copy_(0, order, made)
         return _weighted(by_pair.view(num_tokens, top_k, -1), weights)
+
+    def _groups(self, states: Tensor, ends: Tensor) -> Tensor:
+        """[P, H] -> [P, H], the rows up to `ends[0]` by the first expert, and so on."""
+        made = torch.empty_like(states)
+        start = 0
+        for expert, end in enumerate(ends.tolist()):
+            if end > start:
+                made[start:end] = self._expert(expert, states[start:end])
+            start = end
+        return made
 
     def _expert(self, expert: int, hidden_states: Tensor) -> Tensor:
         """[T, H] -> [T, H] by one expert."""
@@ -109,6 +112,20 @@ class Experts(ExpertMix):
         self.num_experts = num
         self.gate_up_proj = nn.Parameter(torch.empty(num, 2 * inner, hidden_size))
         self.down_proj = nn.Parameter(torch.empty(num, hidden_size, inner))
+
+    def _groups(self, states: Tensor, ends: Tensor) -> Tensor:
+        if states.is_cuda:
+            return self.groups_at_once(states, ends)
+        return super()._groups(states, ends)
+
+    def groups_at_once(self, states: Tensor, ends: Tensor) -> Tensor:
+        """The same in two products, whose kernels find the groups themselves: a loop over 128
+        experts in each of 48 layers would keep a GPU waiting for its launches.
+        """
+        offsets = ends.to(torch.int32)
+        hidden = F.grouped_mm(states, self.gate_up_proj.transpose(1, 2), offs=offsets)
+        gate, up = hidden.chunk(2, dim=-1)
+        return F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=offsets)
 
     def _expert(self, expert: int, hidden_states: Tensor) -> Tensor:
         gate, up = F.linear(hidden_states, self.gate_up_proj[expert]).chunk(2, dim=-1)

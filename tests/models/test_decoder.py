@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Oracle
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.cache import DecoderCache, KvCache, WindowKvCache
 from models.config import DecoderConfig, MoeConfig, RopeConfig
@@ -203,7 +204,7 @@ def test_experts_equal_a_dense_sum(num_tokens: int) -> None:
 
 def dense_expert(experts: Experts, expert: int, states: Tensor) -> Tensor:
     gate, up = (states @ experts.gate_up_proj[expert].t()).chunk(2, dim=-1)
-    return (torch.nn.functional.silu(gate) * up) @ experts.down_proj[expert].t()
+    return (F.silu(gate) * up) @ experts.down_proj[expert].t()
 
 
 @pytest.mark.parametrize("num_tokens", [1, 6])
@@ -221,3 +222,23 @@ def test_every_way_through_the_experts_is_the_same(num_tokens: int) -> None:
         for t in range(num_tokens)
     ]
     torch.testing.assert_close(torch.cat(alone), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this torch has no grouped product")
+@pytest.mark.parametrize("num_tokens", [1, 40])
+def test_all_groups_at_once_are_the_groups_one_by_one(
+    num_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does with many tokens; some experts have none."""
+    assert MROPE.moe is not None
+    layer = filled(SparseMlp(24, MROPE.moe))
+    assert isinstance(layer, SparseMlp)
+    assert isinstance(layer.experts, Experts)
+    states = torch.randn(num_tokens, 24, generator=torch.Generator().manual_seed(4))
+    experts, weights = layer.route(states)
+    experts = torch.where(experts == 1, 0, experts)
+    expected = layer.experts.grouped(states, experts, weights)
+    at_once = layer.experts.groups_at_once
+    monkeypatch.setattr(layer.experts, "_groups", at_once)
+    made = layer.experts.grouped(states, experts, weights)
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
