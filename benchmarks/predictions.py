@@ -11,6 +11,7 @@ activations of the vocoder; expected numbers of distinct experts assume that tok
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from pathlib import Path
 from models.cache_budget import GIVEN_UP_TOKENS
 from models.config import DecoderConfig, OmniConfig, VocoderConfig, parse_config
 from models.engine_options import DEFAULT_OPTIONS
+from models.scheduler import MAX_FIRST_TOGETHER
 from models.stepping.pages import PAGE_SIZE
 
 ROOT = Path(__file__).parent.parent
@@ -231,33 +233,37 @@ def first_sound_table(config: OmniConfig) -> list[str]:
         num_launches=EAGER_LAUNCHES // 2 * audio.num_layers,
     )
     frame_s = sum(k.predicted_s for k in predict(config, 1) if k.stage != "thinker token")
+    each_s = {
+        "encoder": _eager_s([encoding]),
+        "talker's prefix": _eager_s(_prefill(talker, TALKER_PREFIX)),
+        "frame": frame_s,
+    }
     lines = [
-        "## First sound, one session after the other",
+        "## First sound of those who ask at once",
         "",
         f"Outside graphs a layer is taken for {EAGER_LAUNCHES} launches of"
-        f" {1e6 * EAGER_LAUNCH_S:.0f} µs, which hide behind the bytes or the bytes behind them.",
+        f" {1e6 * EAGER_LAUNCH_S:.0f} µs, which hide behind the bytes or the bytes behind them."
+        f" Thinker and talker prefill for up to {MAX_FIRST_TOGETHER} sessions in one pass; alone,"
+        " for each session: "
+        + ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in each_s.items())
+        + ".",
         "",
-        "| tokens left | encoder ms | thinker ms | talker ms | frame ms | 1 session |"
-        " the last of 8 | of 32 |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| tokens left | sessions | prefill of a group ms | the last one's first sound ms |"
+        " one after the other ms |",
+        "|---:|---:|---:|---:|---:|",
     ]
-    for tokens in TOKENS_LEFT:
-        parts = [
-            _eager_s([encoding]),
-            _eager_s(_prefill(thinker, tokens)),
-            _eager_s(_prefill(talker, tokens + TALKER_PREFIX)),
-            frame_s,
-        ]
-        figures = [*parts, *(count * sum(parts) for count in BATCHES)]
-        lines.append(f"| {tokens} | " + " | ".join(f"{1e3 * s:.1f}" for s in figures) + " |")
-    return [
-        *lines,
-        "",
-        "Asked at once, each waits for those before it, for nothing joins what makes a first"
-        " sound: the goal of 45 ms lies within reach for one session, that of 100 ms for half of"
-        " eight, that of 250 ms for a third of 32. The others need the prefills of several"
-        " sessions in one pass over the weights.",
-    ]
+    for tokens, count in itertools.product(TOKENS_LEFT, BATCHES):
+        size = min(count, MAX_FIRST_TOGETHER)
+        shared_s, alone_s = (
+            _eager_s(_prefill(thinker, number * tokens))
+            + _eager_s(_prefill(talker, number * tokens))
+            for number in (size, 1)
+        )
+        own_s = sum(each_s.values())
+        last_s, apart_s = count / size * shared_s + count * own_s, count * (alone_s + own_s)
+        figures = f"{1e3 * shared_s:.1f} | {1e3 * last_s:.0f} | {1e3 * apart_s:.0f}"
+        lines.append(f"| {tokens} | {count} | {figures} |")
+    return lines
 
 
 def _prefill(config: DecoderConfig, tokens: int) -> list[Kernel]:

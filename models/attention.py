@@ -1,9 +1,10 @@
 """Attention of a decoder's new positions over what came before them, and where that is kept.
 
 A decoder's layers do not care whether their rows are the tokens of one sequence or the next token
-of each of several: only attention tells them apart, so it is handed to them. Three ways: `Sequence`
-(tokens of one sequence), `Rows` (the next token of each of several sequences, each with its own
-cache), `Frames` (scratch sequences of equal length that begin and end together).
+of each of several: only attention tells them apart, so it is handed to them. Four ways: `Sequence`
+(tokens of one sequence), `Spans` (tokens of several), `Rows` (the next token of each of several
+sequences, each with its own cache), `Frames` (scratch sequences of equal length that begin and end
+together).
 """
 
 from __future__ import annotations
@@ -87,6 +88,21 @@ class Sequence(_ByTensors):
         mixed = _attend_biased(grouped, all_keys[None], all_values[None], self._bias)
         mixed = mixed.view(num_kv_heads, num_groups, num_tokens, head_dim)
         return mixed.permute(2, 0, 1, 3).reshape(num_tokens, -1)
+
+
+class Spans(_ByTensors):
+    """Tokens of several sequences, one after the other: `counts[i]` of `sequences[i]`."""
+
+    def __init__(self, sequences: Many[Sequence], counts: Many[int]) -> None:
+        self._sequences, self._counts = sequences, list(counts)
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        spans = zip(
+            self._sequences,
+            *(torch.split(heads, self._counts) for heads in (queries, keys, values)),
+            strict=True,
+        )
+        return torch.cat([attend(layer, *heads) for attend, *heads in spans])
 
 
 class Rows(_ByTensors):

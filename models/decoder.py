@@ -281,6 +281,47 @@ class Decoder(nn.Module):
         cache.advance(num_tokens)
         return output
 
+    def run_spans(
+        self,
+        hidden_states: Tensor,
+        position_ids: Tensor,
+        caches: Sequence[DecoderCache],
+        counts: Sequence[int],
+        *,
+        deepstack: Deepstack | None = None,
+        capture_layer: int | None = None,
+    ) -> DecoderOutput:
+        """`forward` for several sequences in one pass over the weights.
+
+        Args:
+            hidden_states: [T, H], `counts[i]` tokens for `caches[i]`, one sequence after the other.
+            position_ids: [T] or [3, T].
+
+        Raises:
+            ResourceError: a cache is full; none was changed.
+        """
+        if len(caches) == 1:
+            (cache,) = caches
+            return self.forward(
+                hidden_states, position_ids, cache, deepstack=deepstack, capture_layer=capture_layer
+            )
+        spans = list(zip(caches, counts, strict=True))
+        for cache, count in spans:
+            cache.reserve(count)
+        window, device = self.config.sliding_window, hidden_states.device
+        attend = attention.Spans(
+            [
+                attention.Sequence(cache, _attention_mask(count, cache.num_visible, window, device))
+                for cache, count in spans
+            ],
+            counts,
+        )
+        rotary = self.rotary(position_ids, hidden_states.dtype)
+        output = self._through(hidden_states, rotary, attend, deepstack, capture_layer)
+        for cache, count in spans:
+            cache.advance(count)
+        return output
+
     def run_rows(
         self,
         hidden_states: Tensor,

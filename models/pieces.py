@@ -8,7 +8,9 @@ context's affair.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -93,6 +95,31 @@ class PrefillBatch:
     talker_rows: Tensor
     talker_positions: Tensor
     talker_media: Tensor
+
+
+def joined(batches: Sequence[PrefillBatch]) -> PrefillBatch:
+    """Batches of several logs as one, one after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    starts = [0, *accumulate(len(batch.ids) for batch in batches)]
+    talker_starts = [0, *accumulate(len(batch.talker_rows) for batch in batches)]
+    return PrefillBatch(
+        ids=torch.cat([batch.ids for batch in batches]),
+        positions=torch.cat([batch.positions for batch in batches], dim=1),
+        media=tuple(
+            (start + first, piece)
+            for batch, start in zip(batches, starts, strict=False)
+            for first, piece in batch.media
+        ),
+        talker_rows=_behind(starts, [batch.talker_rows for batch in batches]),
+        talker_positions=torch.cat([batch.talker_positions for batch in batches], dim=1),
+        talker_media=_behind(talker_starts, [batch.talker_media for batch in batches]),
+    )
+
+
+def _behind(starts: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
+    """Indexes of several parts as those of the whole."""
+    return torch.cat([start + part for start, part in zip(starts, parts, strict=False)])
 
 
 class TokenLog:

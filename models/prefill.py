@@ -9,33 +9,36 @@ thinker's hidden states at those tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from models.context import Context
 from models.decoder import Deepstack
-from models.pieces import PrefillBatch
+from models.pieces import PrefillBatch, joined
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.thinker import Thinker
 from models.stepping.pages import PagedCache
 from models.stepping.text_step import TextRow, TextStep
 
 
-def prefill(model: Qwen3Omni, context: Context, *, max_tokens: int) -> None:
-    """Feed the next at most `max_tokens` tokens of the log; leaves `context.last_hidden` of the
-    last one.
+def prefill(model: Qwen3Omni, *contexts: Context, max_tokens: int) -> None:
+    """Feed the next at most `max_tokens` tokens of each log, all in one pass over the weights;
+    leaves each `last_hidden` of the last one.
 
     Raises:
         ResourceError: a cache is full. Whatever fails, caches are as they were.
     """
-    cache = context.thinker_cache
-    length = cache.length
+    lengths = [context.thinker_cache.length for context in contexts]
     try:
-        context.last_hidden = _feed(model, context, max_tokens)
+        hidden = _feed(model, contexts, max_tokens)
     except BaseException:
-        cache.truncate(length)  # the talker's comes last: in step again
+        for context, length in zip(contexts, lengths, strict=True):
+            context.thinker_cache.truncate(length)  # the talker's come last: in step again
         raise
+    for context, row in zip(contexts, hidden, strict=True):
+        context.last_hidden = row
 
 
 def step_rows(model: Qwen3Omni, contexts: Sequence[Context]) -> None:
@@ -74,24 +77,35 @@ def step_text(step: TextStep, contexts: Sequence[Context]) -> Tensor:
     return scores
 
 
-def _feed(model: Qwen3Omni, context: Context, max_tokens: int) -> Tensor:
-    """Both caches one batch further; returns the last token's hidden state."""
-    cache = context.thinker_cache
-    batch = context.log.batch(cache.length, max_tokens, model.thinker.device)
-    embeds = embed_batch(model.thinker, batch)
-    output = model.thinker(embeds, batch.positions, cache, deepstack=deepstack_of(batch))
-    talker = model.talker
-    if talker is not None and context.talker_cache is not None and len(batch.talker_rows):
+def _feed(model: Qwen3Omni, contexts: Sequence[Context], max_tokens: int) -> list[Tensor]:
+    """All caches one batch further; returns the hidden state of each context's last token."""
+    thinker, talker = model.thinker, model.talker
+    caches = [context.thinker_cache for context in contexts]
+    batches = [
+        context.log.batch(context.thinker_cache.length, max_tokens, thinker.device)
+        for context in contexts
+    ]
+    counts = [len(batch.ids) for batch in batches]
+    batch = joined(batches)
+    embeds = embed_batch(thinker, batch)
+    output = thinker.read_spans(embeds, batch.positions, caches, counts, deepstack_of(batch))
+    heard = [
+        (context.talker_cache, len(own.talker_rows))
+        for context, own in zip(contexts, batches, strict=True)
+        if context.talker_cache is not None and len(own.talker_rows)
+    ]
+    if talker is not None and heard:
         rows = batch.talker_rows
         inputs = talker.project_text(embeds[rows])  # [m, H], from here on where the talker lies
         media = batch.talker_media
         if len(media):
+            assert output.captured is not None
             captured = talker.project_hidden(output.captured[rows[media]])  # [k, H]
             inputs = inputs.index_copy(0, media.to(talker.device), captured)
         positions = batch.talker_positions.to(talker.device)
-        talker(inputs, positions, context.talker_cache)
-    last: Tensor = output.hidden[-1]
-    return last
+        talker_caches, talker_counts = zip(*heard, strict=True)
+        talker.read_spans(inputs, positions, talker_caches, talker_counts)
+    return [output.hidden[stop - 1] for stop in accumulate(counts)]
 
 
 def embed_batch(thinker: Thinker, batch: PrefillBatch) -> Tensor:

@@ -4,8 +4,9 @@ By deadline: first sounds before all, then the voice that runs dry soonest, then
 read; then listening (encoding and prefill in the background, contexts in turn); then voices that
 have some seconds in hand; then speculative replies, a few frames of each; last, voices far ahead of
 their listeners. So nobody waits for speech that will not be played for a while. Tokens and frames
-of other replies join the most urgent one's where that makes nobody late. Pure choice: looks at
-contexts and replies, changes nothing.
+of other replies join the most urgent one's where that makes nobody late, and prefills of several
+first sounds each other's where a device reads its weights for one as for many. Pure choice: looks
+at contexts and replies, changes nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ AHEAD_S = 2.0  # with more, it comes after everything
 MAX_REPLY_UNITS = 4
 MAX_URGENT_UNITS = 32
 FAIR_S = 0.25  # of one prefill while somebody else might want to be answered
+MAX_FIRST_TOGETHER = 8  # first sounds whose prefill is shared: more would keep the first waiting
 MAX_HELD_FRAMES = 4  # of a reply that may be in vain: more than playing it waits for
 MAX_HELD_TOKENS = 16  # of one without a voice
 
@@ -92,7 +94,7 @@ def join(
 ) -> list[Unit]:
     """`unit`, which `choose` chose, and those of other replies that are done together with it.
 
-    Nothing joins what makes a first sound. What runs dry soon joins unless the most urgent can
+    Nothing joins the token and the frame that make a first sound. What runs dry soon joins unless the most urgent can
     still be in time and would not be: once somebody is late, doing most at once is best for all.
     Everything else joins only where, by what is known of the work's price, nobody becomes late.
     """
@@ -121,6 +123,49 @@ def join(
                 return batch
             batch.append(other)
     return batch
+
+
+def join_prefill(
+    unit: Unit,
+    contexts: Mapping[int, Context],
+    replies: Iterable[Reply],
+    encoder: EncodingQueue,
+    *,
+    now_s: float,
+    max_batch: int,
+    max_tokens: int,
+) -> list[Unit]:
+    """`unit`, a reply's prefill, and those of others whose first sound waits for theirs: as many as
+    have no more than `max_tokens` together, those first that are surely heard.
+    """
+    waiting = _by_class(replies, now_s)
+    batch, room = [unit], max_tokens - contexts[unit.context].num_to_prefill
+    for reply in waiting["first"] + waiting["held"]:
+        other = reply_unit(contexts[reply.context], reply, encoder)
+        count = contexts[reply.context].num_to_prefill
+        if other is None or other.kind != "prefill" or other == unit or count > room:
+            continue
+        if len(batch) < max_batch:
+            batch.append(other)
+            room -= count
+    return batch
+
+
+def next_to_encode(
+    contexts: Mapping[int, Context],
+    replies: Iterable[Reply],
+    encoder: EncodingQueue,
+    *,
+    now_s: float,
+) -> Unit | None:
+    """What is to be encoded or placed before the prefill of one more first sound can be shared, of
+    the next `MAX_FIRST_TOGETHER`; None: nothing.
+    """
+    for reply in _by_class(replies, now_s)["first"][:MAX_FIRST_TOGETHER]:
+        other = reply_unit(contexts[reply.context], reply, encoder)
+        if other is not None and other.kind in ("encode", "place"):
+            return other
+    return None
 
 
 def beside(

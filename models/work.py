@@ -32,6 +32,7 @@ from models.threads import num_cores, side_by_side
 from models.word_reading import WordReader
 
 Made = TypeVar("Made")
+MAX_SHARED_ENCODINGS = 32  # units in a row before a prefill that is shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Work:
         self._emit = emit
         self._prefill_tokens = prefill_tokens
         self._max_batch = max_batch
+        self._shares_prefill = model.thinker.device.type != "cpu"  # there bytes cost, not products
         self._has_other_core = model.thinker.device.type == "cpu" and num_cores() > 1
         self._pace = PrefillPace()
         self._batch_pace = BatchPace()
@@ -100,6 +102,9 @@ class Work:
         if unit.kind in ("token", "frame"):
             self._reply(unit)
             return
+        if unit.kind == "prefill":
+            self._prefill(unit)
+            return
         self._alone(unit, partial(self._listen, unit))
         if unit.reply is not None:
             self._maker.note(self._contexts[unit.context], self._replies[unit.reply])
@@ -115,11 +120,8 @@ class Work:
             self._read(unit.context, context)
         elif unit.kind == "encode":
             self._encoder.encode_next(context)
-        elif unit.kind == "place":
-            context.place()
         else:
-            self._prefill(context)
-            self._budget.enforce(self._contexts)
+            context.place()
 
     def _read(self, key: int, context: Context) -> None:
         assert self._reader is not None
@@ -128,14 +130,56 @@ class Work:
         reading = self._reader.read(self._encoder.hear(pcm))
         self._emit(ReadingEvent(context=key, query=query, reading=reading))
 
-    def _prefill(self, context: Context) -> None:
-        """As much as nobody runs dry over."""
+    def _prefill(self, unit: Unit) -> None:
+        """As much as nobody runs dry over; where it costs little, others' who wait as well."""
+        shares = unit.reply is not None and self._shares_prefill
+        if shares:
+            self._encode_others()
         started_s = self._clock()
         room_s = scheduler.room_s(self._replies.values(), started_s, len(self._contexts))
         max_tokens = self._pace.chunk(self._prefill_tokens, room_s)
-        before = context.thinker_cache.length
-        prefill(self._model, context, max_tokens=max_tokens)
-        self._pace.learn(context.thinker_cache.length - before, self._clock() - started_s)
+        units = [unit]
+        if shares:
+            units = scheduler.join_prefill(
+                unit,
+                self._contexts,
+                self._replies.values(),
+                self._encoder,
+                now_s=started_s,
+                max_batch=self._max_batch,
+                max_tokens=max_tokens,
+            )
+        caches = [self._contexts[each.context].thinker_cache for each in units]
+        before = sum(cache.length for cache in caches)
+        if len(units) == 1 or not self._prefill_together(units, max_tokens):
+            for each in units:
+                context = self._contexts[each.context]
+                self._alone(each, partial(prefill, self._model, context, max_tokens=max_tokens))
+        self._pace.learn(sum(c.length for c in caches) - before, self._clock() - started_s)
+        self._budget.enforce(self._contexts)
+        for each in units:
+            if each.reply is not None:
+                self._maker.note(self._contexts[each.context], self._replies[each.reply])
+
+    def _encode_others(self) -> None:
+        """Of those who wait for a first sound, too, so that their prefill can be shared."""
+        for _ in range(MAX_SHARED_ENCODINGS):
+            other = scheduler.next_to_encode(
+                self._contexts, self._replies.values(), self._encoder, now_s=self._clock()
+            )
+            if other is None or other.reply is None:
+                return
+            self._alone(other, partial(self._listen, other))
+            self._maker.note(self._contexts[other.context], self._replies[other.reply])
+
+    def _prefill_together(self, units: Sequence[Unit], max_tokens: int) -> bool:
+        """One pass for all; False: one of them can not go on, and nothing was done."""
+        contexts = [self._contexts[unit.context] for unit in units]
+        try:
+            prefill(self._model, *contexts, max_tokens=max_tokens)
+        except ModelError:
+            return False
+        return True
 
     # ------------------------------------------------------------------ replies
     def _reply(self, unit: Unit) -> None:

@@ -181,8 +181,21 @@ class Talker(nn.Module):
         Raises:
             ResourceError: the context is full; the cache was not changed.
         """
-        hidden: Tensor = self.model(embeds, position_ids, cache).hidden_states
-        return hidden
+        return self.read_spans(embeds, position_ids, [cache], [len(embeds)])
+
+    def read_spans(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        caches: Sequence[DecoderCache],
+        counts: Sequence[int],
+    ) -> Tensor:
+        """`forward` for several sequences: `counts[i]` of the T positions belong to `caches[i]`.
+
+        Raises:
+            ResourceError: a context is full; no cache was changed.
+        """
+        return self.model.run_spans(embeds, position_ids, caches, counts).hidden_states
 
     def step_rows(
         self, embeds: Tensor, position_ids: Tensor, caches: Sequence[DecoderCache]

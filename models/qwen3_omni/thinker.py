@@ -86,8 +86,28 @@ class Thinker(nn.Module):
         Raises:
             ResourceError: the context is full; the cache was not changed.
         """
-        output = self.model(
-            embeds, position_ids, cache, deepstack=deepstack, capture_layer=self.capture_layer
+        return self.read_spans(embeds, position_ids, [cache], [len(embeds)], deepstack)
+
+    def read_spans(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        caches: Sequence[DecoderCache],
+        counts: Sequence[int],
+        deepstack: Deepstack | None = None,
+    ) -> ThinkerOutput:
+        """`forward` for several sequences: `counts[i]` of the T tokens belong to `caches[i]`.
+
+        Raises:
+            ResourceError: a context is full; no cache was changed.
+        """
+        output = self.model.run_spans(
+            embeds,
+            position_ids,
+            caches,
+            counts,
+            deepstack=deepstack,
+            capture_layer=self.capture_layer,
         )
         return ThinkerOutput(output.hidden_states, output.captured)
 

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from engine_rig import GREEDY, Collected, Rig, load_for_engine
 from oracle import Oracle
-from test_engine import opened, same_reply, user
+from test_engine import noise, opened, picture, same_reply, user
 
-from models.content import AudioEvent, ReplyOptions, Text
+from models import work
+from models.content import Audio, AudioEvent, Image, ReplyOptions, Text
+from models.context import Context
+from models.deadlines import PrefillPace
 from models.encoding import WindowPolicy
 from models.errors import ContextFullError, ResourceError
+from models.prefill import prefill
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import Talker
 from models.qwen3_omni.thinker import Thinker
@@ -142,6 +146,79 @@ def test_the_reserve_is_asked_before_anything_is_changed(model: Qwen3Omni, oracl
     cache.max_length = cache.length
     with pytest.raises(ContextFullError):
         voice.reserve()
+
+
+# ------------------------------------------------------------------ first sounds together
+def watch_prefills(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many contexts each prefill is for, from now on."""
+    sizes: list[int] = []
+
+    def watching(model: Qwen3Omni, *contexts: Context, max_tokens: int) -> None:
+        sizes.append(len(contexts))
+        prefill(model, *contexts, max_tokens=max_tokens)
+
+    monkeypatch.setattr(work, "prefill", watching)
+    rig.engine._work._shares_prefill = True  # as on a GPU, which is quick
+    monkeypatch.setattr(PrefillPace, "chunk", lambda self, most, room_s: most)
+    return sizes
+
+
+def test_prefills_of_several_first_sounds_are_one_and_change_nothing(
+    model: Qwen3Omni, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (
+        [Text(text="1000 1001")],
+        [Audio(pcm=noise(0.7))],
+        [Image(rgb=picture(1)), Text(text="42")],
+        [Audio(pcm=noise(0.4, 1), frames=((0.0, picture(2)),)), Text(text="7 8 9")],
+        [Image(rgb=picture(3, 96, 64))],
+    )
+    together, alone = rig_of(model, oracle), rig_of(model, oracle)
+    sizes = watch_prefills(together, monkeypatch)
+    for rig in (together, alone):
+        for key in range(len(asked)):
+            opened(rig, key)
+        rig.drain()  # instructions are prefilled before anybody asks
+    sizes.clear()
+    for rig in (together, alone):
+        for key, parts in enumerate(asked):
+            rig.engine.append_message(key, user(*parts))
+            rig.engine.respond(key, key, GREEDY)
+            if rig is alone:
+                rig.drain()
+        rig.drain()
+    assert max(sizes) == len(asked)
+    for key in range(len(asked)):
+        assert together.replies[key].codes
+        same_reply(together.replies[key], alone.replies[key])
+
+
+def test_a_context_without_room_does_not_hold_up_those_it_was_joined_with(
+    model: Qwen3Omni, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, alone = rig_of(model, oracle), rig_of(model, oracle)
+    sizes = watch_prefills(rig, monkeypatch)
+    for each in (rig, alone):
+        for key, question in enumerate(QUESTIONS[:3]):
+            ask(each, key, question)
+    full, refusals = rig.engine._contexts[1].thinker_cache, 2  # together, and then alone
+    reserve = full.reserve
+
+    def refuse(num_tokens: int) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise ContextFullError("no room")
+        reserve(num_tokens)
+
+    monkeypatch.setattr(full, "reserve", refuse)
+    rig.drain()
+    alone.drain()
+    assert max(sizes) == 3
+    assert rig.replies[1].end is not None
+    assert rig.replies[1].end.status == "failed"
+    for key in (0, 2):
+        same_reply(rig.replies[key], alone.replies[key])
 
 
 # ------------------------------------------------------------------ many sessions, simulated time
