@@ -120,6 +120,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             },
         ),
         (
+            "--graphs",
+            "engine.graphs",
+            {"choices": ["auto", "on", "off"], "help": "fused kernels in CUDA graphs (auto)"},
+        ),
+        (
             "--engine",
             "engine.runs_in",
             {"choices": ["process", "thread"], "help": "where the model runs (process)"},
