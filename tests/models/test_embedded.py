@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,14 @@ from reference_media import media
 from transformers import AutoTokenizer, Qwen3OmniMoeForConditionalGeneration
 
 from models.commands.ask import Answer
-from models.content import Audio, Image, Message, Part, ReplyOptions, Rgb, Text
-from models.engine import Engine
+from models.content import Audio, Image, Message, Part, ReplyOptions, Rgb, Text, ToolResult
+from models.engine import Engine, Tools
 from models.hub import EMBEDDED, EMBEDDED_FOLDER, resolve_checkpoint
 from models.placement import Placement
 from models.qwen3_omni.images import read_pixel_limits
+from models.recipe.acting import TOOLS
 from models.recipe.export import MAX_BYTES
+from models.recipe.pictures import Scene, Thing, draw, new_camera
 from models.wav import read_wav
 
 RED: Rgb = np.full((240, 320, 3), (200, 20, 25), np.uint8)
@@ -32,9 +35,11 @@ def engine() -> Engine:
     return Engine.load(EMBEDDED_FOLDER, Placement(device="cpu", dtype="float32"))
 
 
-def ask(engine: Engine, *turns: tuple[Part, ...], instructions: str = "") -> Answer:
+def ask(
+    engine: Engine, *turns: tuple[Part, ...], instructions: str = "", tools: Tools = ()
+) -> Answer:
     """The greedy answer to the last of some turns."""
-    engine.open(1, instructions=instructions, voice=None)
+    engine.open(1, instructions=instructions, voice=None, tools=tools)
     try:
         for number, parts in enumerate(turns):
             engine.append_message(1, Message(role="user", parts=parts))
@@ -85,6 +90,42 @@ def test_typed_questions(engine: Engine, question: str, right: str) -> None:
 def test_a_name_is_remembered(engine: Engine) -> None:
     answer = ask(engine, said("my name is Anna"), said("thank you"), said("what is my name"))
     assert "Anna" in answer.text
+
+
+def test_what_was_told_is_remembered_over_what_is_told_next(engine: Engine) -> None:
+    told = said("My favourite colour is blue."), said("my lucky number is seven")
+    assert "blue" in ask(engine, *told, said("What is my favourite colour?")).text
+    assert "seven" in ask(engine, *told, said("what is my lucky number")).text
+
+
+@pytest.mark.parametrize(
+    ("question", "call", "result", "right"),
+    [
+        ("Turn on the light.", '{"state": "on"}', '{"success": true}', "The light is on."),
+        ("turn off the light", '{"state": "off"}', "done", "The light is off."),
+        ("Turn on the light.", '{"state": "on"}', '{"error": "no connection"}', "I am sorry"),
+        ("Set a timer for 45 minutes.", '{"minutes": 45}', "{}", "set for forty five minutes"),
+        ("What time is it?", "{}", '{"time": "15:20"}', "It is fifteen twenty."),
+        ("what time is it", "{}", '{"result": "9:41"}', "It is nine forty one."),
+    ],
+)
+def test_tools_are_called_and_what_they_give_is_understood(
+    engine: Engine, question: str, call: str, result: str, right: str
+) -> None:
+    detokenizer = engine._chat.detokenizer()
+    ids = ask(engine, said(question), tools=TOOLS).text_ids
+    assert f'"arguments": {call}}}' in "".join(map(detokenizer.push, ids))
+    told = (ToolResult(output=result),)
+    assert right in ask(engine, said(question), told, tools=TOOLS).text
+
+
+def test_a_picture_is_asked_about_twice(engine: Engine) -> None:
+    seen = Scene(things=(Thing(shape="star", colour="blue"),))
+    picture = Image(rgb=draw(seen, new_camera(random.Random(5), (seen,)), moment=0))
+    first = (picture, *said("what colour is this"))
+    assert ask(engine, first).text == "It is blue."
+    assert ask(engine, first, said("and what shape is it")).text == "It is a star."
+    assert "camera" in ask(engine, said("what colour is this")).text
 
 
 def test_a_spoken_question_about_a_red_picture(engine: Engine, fixtures: Path) -> None:
