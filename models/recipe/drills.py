@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from models.recipe.dialogues import WEIGHTS, Drill
 
@@ -17,4 +18,5 @@ SEEING = Drill(weights=_mostly(1, see=25), num=2)
 ACTING = Drill(weights=_mostly(2, tools=20, sum=4, recall=0.5, remember=0), num=2, has_tools=True)
 TALKING = Drill(weights=_mostly(2, small_talk=60, tell=8, remember=14, reject=14), num=4)
 SERIES = Drill(weights=_mostly(0, look=1), num=1, is_terse=True)
-DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, TALKING, ACTING, SERIES, ACTING, TALKING)
+TYPING = replace(ACTING, is_terse=True)
+DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, TALKING, ACTING, SERIES, TYPING, TALKING)

@@ -42,6 +42,7 @@ SENT_SHARE = 0.5  # of what is seen: pictures that were sent, in place of a came
 INSTRUCTED_SHARE = 0.6
 FEW_SHARE = 0.6  # of conversations with tools: not all are offered
 OWN_INSTRUCTIONS_SHARE = 0.25  # of those: somebody's own, in words that are bytes to the model
+DIGITS_SHARE = 0.5  # of what is not typed as it is spoken
 LOWER_SHARE = 0.8  # of what is typed as it is spoken: names, too, begin small
 SPOKEN = {spoken_number(number): number for number in range(60)}
 NUMBER = re.compile(rf"\b({'|'.join(sorted(SPOKEN, key=len, reverse=True))})\b")
@@ -220,7 +221,7 @@ def _written(text: str, chance: random.Random) -> str:
         return text.lower() if chance.random() < LOWER_SHARE else text
     words = ["I" if word == "i" else word for word in text.split()]
     joined = " ".join(words)
-    if chance.random() < 0.3:
+    if chance.random() < DIGITS_SHARE:
         joined = in_digits(joined)
         if chance.random() < 0.5:
             joined = joined.replace(" plus ", " + ").replace(" minus ", " - ")
