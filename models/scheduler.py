@@ -94,9 +94,10 @@ def join(
 ) -> list[Unit]:
     """`unit`, which `choose` chose, and those of other replies that are done together with it.
 
-    Nothing joins the token and the frame that make a first sound. What runs dry soon joins unless the most urgent can
-    still be in time and would not be: once somebody is late, doing most at once is best for all.
-    Everything else joins only where, by what is known of the work's price, nobody becomes late.
+    Nothing joins the token and the frame that make a first sound. What runs dry soon joins unless
+    the most urgent can still be in time and would not be: once somebody is late, doing most at once
+    is best for all. Everything else joins only where, by what is known of the work's price, nobody
+    becomes late.
     """
     by_id = {reply.id: reply for reply in replies}
     if unit.reply is None or not can_share(unit, contexts, by_id[unit.reply]):
