@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--url", default=DEFAULT_URL, help="server, http(s):// or ws(s):// (default: %(default)s)")
     add("--exam", type=Path, metavar="DIR", help="what `omnid checkpoint exam` wrote")
     add("--seed", type=int, default=0, help="of an exam that is written now (default: 0)")
-    add("--only", metavar="TEXT", default="", help="conversations whose name contains TEXT")
+    only = "conversations whose name contains TEXT; --only=-unseen-clean where it begins with -"
+    add("--only", metavar="TEXT", default="", help=only)
     add("--json", metavar="FILE", help="write all marks as JSON; - is the standard output")
     add("--timeout-s", type=positive, default=30.0, metavar="S", help="longest wait for a reply")
     add("--model", default="omnid", help="model name to ask for (default: %(default)s)")

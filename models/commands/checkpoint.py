@@ -119,11 +119,18 @@ def _add_exam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     exam.add_argument("--seed", type=int, default=0, help="another seed, another exam (default: 0)")
     exam.add_argument(
         "--sixties",
-        type=int,
+        type=_count,
         default=1,
         metavar="N",
         help="times 60 conversations, each in four recordings (default: 1)",
     )
+
+
+def _count(text: str) -> int:
+    """A whole number above 0; else `argparse` tells what is wrong."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
+    return int(text)
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

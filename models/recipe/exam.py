@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from models.content import Rgb
+from models.errors import CheckpointError
 from models.recipe import acoustics, phrases, voices
 from models.recipe.acting import TOOL_NAMES, TOOLS
 from models.recipe.dialogues import (
@@ -54,9 +55,12 @@ def write_exam(folder: Path, *, seed: int, num_sixties: int) -> int:
     """Write `num_sixties` times 60 conversations, each in four renderings; returns their number.
 
     Raises:
-        CheckpointError: a synthesizer is not installed, or fails.
+        CheckpointError: the folder can not be made; a synthesizer is not installed, or fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"can not make the folder {folder}: {error.strerror}") from error
     items: list[dict[str, Any]] = []
     spoken_texts: dict[str, None] = {}
     for category, (skills, count) in CATEGORIES.items():

@@ -42,8 +42,11 @@ def export(work: Path, folder: Path) -> int:
     """Write the checkpoint folder; returns its size in bytes.
 
     Raises:
-        CheckpointError: a part was not trained yet, or the folder is too large to be shipped.
+        CheckpointError: there is no work folder, a part was not trained yet, or the folder is too
+            large to be shipped.
     """
+    if not work.is_dir():
+        raise CheckpointError(f"{work}: no such work folder; `omnid checkpoint train` makes one")
     vocabulary = work_vocabulary(work)
     raw = embedded_config(vocabulary)
     raw["dtype"] = raw["thinker_config"]["dtype"] = str(DTYPE).removeprefix("torch.")

@@ -163,6 +163,25 @@ def test_how_long_and_how_fast_to_train_are_positive(
     assert f"{flag}: must be a number above 0" in capsys.readouterr().err
 
 
+def test_an_exam_has_questions_and_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in ("0", "-1", "two"):
+        with pytest.raises(SystemExit):
+            parsed(checkpoint, "exam", str(tmp_path), "--sixties", wrong)
+        assert "must be a whole number above 0" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="can not make the folder"):
+        checkpoint.run(parsed(checkpoint, "exam", str(tmp_path / "file")))
+
+
+def test_nothing_is_exported_from_nowhere(tmp_path: Path) -> None:
+    nowhere = tmp_path / "work"
+    with pytest.raises(CheckpointError, match="no such work folder"):
+        checkpoint.run(parsed(checkpoint, "export", str(nowhere), str(tmp_path / "made")))
+    assert not nowhere.exists()
+
+
 def test_a_file_is_no_folder_to_train_in(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
