@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,21 +116,70 @@ def test_small_has_about_a_third_of_a_billion_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("flag", "value", "message"),
     [
-        ("--sessions", "0"),
-        ("--sessions", "a"),
-        ("--turns", "0"),
-        ("--seconds", "0"),
-        ("--window", "0"),
-        ("--video", "--against", "transformers"),
+        ("--sessions", "0", "must be a whole number from 1 to 1024, not 0"),
+        ("--sessions", "1,a", "not a"),
+        ("--sessions", "", "must be a whole number"),
+        ("--sessions", "1,99999", "to 1024, not 99999"),
+        ("--turns", "0", "must be a whole number from 1, not 0"),
+        ("--seconds", "0", "must be a number from 0.16 to 600, not 0"),
+        ("--seconds", "nan", "not nan"),
+        ("--seconds", "inf", "not inf"),
+        ("--seconds", "much", "not much"),
+        ("--threads", "0", "must be a whole number from 1 to 4, not 0"),
+        ("--threads", "5", "not 5"),
+        ("--window", "0", "must be a whole number from 1, not 0"),
+        ("--json", "nowhere/x.json", "there is no folder nowhere"),
+        ("--json", "/", "must be a file, not '/'"),
+        ("--json", "", "must be a file, not ''"),
     ],
 )
-def test_wrong_flags_are_told(flags: tuple[str, ...]) -> None:
-    with pytest.raises(RequestError):
+def test_wrong_flags_are_told_before_any_work(
+    flag: str,
+    value: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    with pytest.raises(SystemExit):
+        parsed(flag, value)
+    told = capsys.readouterr().err
+    assert f"argument {flag}: " in told
+    assert message in told
+
+
+def test_a_file_that_can_not_be_written_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "x.json")
+    assert parsed("--json", target).json == target
+    assert not Path(target).exists()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SystemExit):
+        parsed("--json", target)
+    assert "x.json can not be written" in capsys.readouterr().err
+
+
+def test_flags_that_do_not_go_together_are_told() -> None:
+    with pytest.raises(RequestError, match="no reference"):
+        bench_engine.run(parsed("--video", "--against", "transformers"))
+
+
+@pytest.mark.parametrize("size", ["tiny", "full"])
+def test_a_window_longer_than_the_checkpoints_own_is_told(
+    size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_engine, "SIZES", {"tiny": {}, "full": {}})
+    flags = ("--work", str(tmp_path), "--model", size, "--window", "3")
+    with pytest.raises(RequestError, match="--window 3: the checkpoint's own window is 2 s"):
         bench_engine.run(parsed(*flags))
 
 
-def test_an_unwritable_file_is_told(tmp_path: Path) -> None:
+def test_figures_that_can_not_be_written_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(RequestError, match="can not write"):
-        bench_engine._write(str(tmp_path / "nowhere" / "x.json"), {})
+        bench_engine._write(str(tmp_path / "nowhere" / "x.json"), {"rtf": 0.5})
+    assert json.loads(capsys.readouterr().out) == {"rtf": 0.5}

@@ -163,6 +163,18 @@ def test_how_long_and_how_fast_to_train_are_positive(
     assert f"{flag}: must be a number above 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [("measure", "work", "--stage", "vocoder", "--number"), ("exam", "folder", "--sixties")],
+)
+def test_how_many_are_at_least_one(
+    flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(checkpoint, *flags, "0")
+    assert f"{flags[-1]}: must be a whole number from 1, not 0" in capsys.readouterr().err
+
+
 def test_a_file_is_no_folder_to_train_in(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
