@@ -135,7 +135,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "verify",
         help="load a checkpoint, ask it three known questions, and report",
         description="Load a checkpoint and ask it a typed question, a spoken one and one about a "
-        "picture. Prints a report to attach to a bug; ends with 1 where an answer is wrong.",
+        "picture. Prints a report to attach to a bug; ends with 1 where anything is wrong.",
     )
     verify.add_argument("model", metavar="DIR|ID", help="checkpoint folder or hub id")
     add_placement(verify)
