@@ -3,11 +3,12 @@
     pip install -e ".[model,bench,dev,gpu]"
     python -m benchmarks.gpu_check
 
-Tests marked `gpu` and the kernels' parity first; then each kernel's time beside its floor, whole
-steps of the published model's size with random weights made on the device (graphs on and off, 1, 8
-and 32 sessions), the engine's own bench on them, by steps with paged caches and plainly, and a
-profile. Needs a card of 80 GB. Writes one JSON file under `benchmarks/results`; a part that fails
-is reported there and the others go on.
+Tests marked `gpu` and the kernels' parity first; then each kernel's time beside its floor (its
+bytes at the bandwidth measured here), whole steps of the published model's size with random weights
+made on the device (graphs on and off, 1, 8 and 32 sessions), the engine's own bench on them, by
+steps with paged caches and plainly, and a profile. Needs a card of 80 GB. Writes one JSON file
+under `benchmarks/results`; a part that fails is reported there and the others go on. Ends with 0,
+with 1 where a part or a kernel failed, with 2 where it can not begin.
 `--size tiny --device cpu` is a rehearsal that measures nothing.
 """
 
@@ -34,7 +35,10 @@ from benchmarks.gpu_steps import CONTEXT_TOKENS, StepBench
 from benchmarks.predictions import predict, read_published
 from models.chat import ChatFormat
 from models.commands.bench import Bench
+from models.commands.floor import measure_bandwidth
 from models.config import OmniConfig, parse_config
+from models.devices import pick_device
+from models.errors import ResourceError
 from models.generation import read_generation
 from models.kernels import language
 from models.qwen3_omni.model import Qwen3Omni
@@ -48,18 +52,23 @@ RESULTS = ROOT / "benchmarks" / "results"
 SESSIONS = (1, 8, 32)
 BUDGET_S = 570.0
 TEST_LIMIT_S = 240.0
+REHEARSAL = "`--size tiny --device cpu` is a rehearsal without one"
 MAX_CONTEXT_TOKENS = 1024  # of a session of the engine's bench; a question and a reply are fewer
 
 
 def main() -> int:
-    """Run all parts; returns 1 where one failed."""
+    """Run all parts; returns the exit code."""
     args = _arguments()
     torch.set_num_threads(1)
-    device = torch.device(args.device)
+    refusal = _refusal(args)
+    if refusal is not None:
+        print(f"gpu_check: {refusal}", file=sys.stderr)
+        return 2
+    device = pick_device(args.device)
     config = read_published() if args.size == "full" else parse_config(tiny_config({}))
     check = Check(config, device, is_rehearsal=args.size == "tiny")
     check.part("tests", lambda: check.tests() if args.tests else "left out")
-    check.part("kernels", lambda: time_kernels(config, device, is_short=check.is_rehearsal))
+    check.part("kernels", check.kernels)
     with torch.inference_mode():
         check.part("steps", check.steps)
         check.part("profile", check.profile)
@@ -76,6 +85,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-tests", dest="tests", action="store_false")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     return parser.parse_args()
+
+
+def _refusal(args: argparse.Namespace) -> str | None:
+    """Why nothing can begin; None where it can."""
+    try:
+        device = pick_device(args.device)
+    except ResourceError as error:
+        return f"{error}. A GPU is needed; {REHEARSAL}"
+    if device.type == "cpu" and args.size == "full":
+        return f"the full size needs a GPU; {REHEARSAL}"
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.out).close()
+    except OSError as error:
+        return f"--out {args.out}: {error.strerror}"
+    return None
 
 
 class Check:
@@ -130,6 +155,16 @@ class Check:
             print(done.stdout[-8000:])
             raise RuntimeError(done.stdout.strip().splitlines()[-1])
         return done.stdout.strip().splitlines()[-1]
+
+    def kernels(self) -> dict[str, Any]:
+        """Each kernel alone; the part fails where one of them does."""
+        bytes_per_s = measure_bandwidth(self.device)
+        self.record["gb_per_s"] = round(bytes_per_s / 1e9, 1)
+        is_short = self.is_rehearsal
+        made = time_kernels(self.config, self.device, bytes_per_s, is_short=is_short)
+        if any("failure" in figures for figures in made.values()):
+            self.failed.append("kernels")
+        return made
 
     def steps(self) -> dict[str, Any]:
         """Whole steps, beside the predicted floors."""

@@ -161,7 +161,7 @@ def read_packing(folder: Path) -> Packing | None:
     """How `folder/config.json` says that matrices are packed; None where they are not.
 
     Raises:
-        CheckpointError: packed in another way (named).
+        CheckpointError: packed in another way (named), or nothing that says how.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -169,14 +169,18 @@ def read_packing(folder: Path) -> Packing | None:
     raw = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
     if raw is None:
         return None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"quantization_config of config.json must be an object, not {raw!r}")
     method, bits, version = raw.get("quant_method"), raw.get("bits"), raw.get("version", "gemm")
     if method not in ("awq", "gptq"):
         raise CheckpointError(f"weights packed as {method!r} can not be read; awq and gptq can")
     if bits != BITS:
         raise CheckpointError(f"{method} with {bits} bits can not be read; with {BITS} it can")
-    if method == "awq" and version.lower() != "gemm":
+    if method == "awq" and str(version).lower() != "gemm":
         raise CheckpointError(f"awq packed for {version!r} can not be read; for 'gemm' it can")
-    group_size = int(raw.get("group_size", 128))
+    group_size = raw.get("group_size", 128)
+    if not isinstance(group_size, int):
+        raise CheckpointError(f"{method} with a group_size of {group_size!r}: it is a whole number")
     return Packing(
         method,
         group_size=group_size if group_size > 0 else None,

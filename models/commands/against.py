@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.commands.figures import ratios, reference_figures
 from models.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def measure_reference(bench: Bench, folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of the reference, ratios (theirs / ours), and whether the replies are equal.
+    """Figures of the reference, of one reply (it takes long); ratios (theirs / ours), and whether
+    the replies are equal.
 
     Raises:
         ResourceError: the reference is not installed.
@@ -45,19 +47,13 @@ def measure_reference(bench: Bench, folder: Path, report: Mapping[str, Any]) -> 
     total_ms = 1000 * (time.perf_counter() - started)
     cpu_ms = 1000 * (time.process_time() - cpu_started)
     ours = bench.one_reply(bench.num_tokens)
-    audio_s = report["reply_s"]
-    theirs = {
-        "first_audio_ms": round(total_ms, 1),
-        "frame_ms": round(total_ms / len(codes), 3),
-        "rtf": round(total_ms / 1000 / audio_s, 4),
-        "audio_s_per_s": round(audio_s / (total_ms / 1000), 2),
-        "reply_ms": round(total_ms, 1),
-        "reply_cpu_ms": round(cpu_ms, 1),
-    }
-    keys = ("first_audio_ms", "frame_ms", "rtf", "reply_ms", "reply_cpu_ms")
+    theirs = reference_figures(
+        total_ms=total_ms, cpu_ms=cpu_ms, num_frames=len(codes), audio_s=report["reply_s"]
+    )
     return {
+        "num_replies": {**report["num_replies"], "transformers": 1},
         "transformers": theirs,
-        "ratio": {key: round(theirs[key] / report["ours"][key], 2) for key in keys},
+        "ratio": ratios(theirs, report["ours"]),
         "equal": {
             "text": list(ours.text_ids) == ids,
             "codes": [list(frame) for frame in ours.codes] == codes,

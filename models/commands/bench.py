@@ -7,9 +7,8 @@ is accepted.
 from __future__ import annotations
 
 import platform
-import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,14 @@ from typing import Any
 import torch
 
 from models.chat import ChatFormat
+from models.commands.figures import (
+    OUTPUT_HZ,
+    Reply,
+    batching_figures,
+    reply_figures,
+    session_figures,
+    turn_figures,
+)
 from models.commands.floor import Floor
 from models.commands.questions import (
     CAMERA_SAMPLES,
@@ -34,35 +41,10 @@ from models.generation import GenerationSettings, read_generation
 from models.qwen3_omni.model import Qwen3Omni
 from models.skeleton import count_parameters
 
-OUTPUT_HZ = 24_000
 FRAME_S = 0.08
+NUM_REPLIES = 3  # of which the fastest is reported
 INSTRUCTIONS = "You are a voice assistant. Answer briefly."
 SHORT_TOKENS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """One measured reply: times from the end of the question. `cpu_ms` is this process's work for
-    all of it, which other programs on the machine do not lengthen as they do the time.
-    """
-
-    first_audio_ms: float
-    total_ms: float
-    cpu_ms: float
-    audio_s: float
-    tokens_left: int
-    text_ids: tuple[int, ...]
-    codes: tuple[tuple[int, ...], ...]
-
-    @property
-    def frame_ms(self) -> float:
-        """Each frame after the first, and the text token that comes with it."""
-        return (self.total_ms - self.first_audio_ms) / max(1, len(self.codes) - 1)
-
-    @property
-    def rtf(self) -> float:
-        """Time to make the reply, over its length."""
-        return self.total_ms / 1000 / self.audio_s
 
 
 class Bench:
@@ -133,22 +115,9 @@ class Bench:
     def report(self, floor: Floor, *, turns: int, counts: list[int]) -> dict[str, Any]:
         """All figures of our engine, with one warm-up apart."""
         self.one_reply(self.num_tokens)
-        reply = min((self.one_reply(self.num_tokens) for _ in range(3)), key=_total)
-        first, last = self.long_conversation(turns)
-        ratio = last.first_audio_ms / first.first_audio_ms
-        ours: dict[str, Any] = {
-            "first_audio_ms": round(reply.first_audio_ms, 2),
-            "frame_ms": round(reply.frame_ms, 3),
-            "rtf": round(reply.rtf, 4),
-            "audio_s_per_s": round(1 / reply.rtf, 2),
-            "tokens_left_at_turn_end": reply.tokens_left,
-            f"turn{turns}_over_turn1": round(ratio, 3),
-            f"turn{turns}_over_turn1_cpu": round(last.cpu_ms / first.cpu_ms, 3),
-            f"turn{turns}_over_turn1_tokens": round(last.tokens_left / first.tokens_left, 3),
-            "reply_ms": round(reply.total_ms, 1),
-            "reply_cpu_ms": round(reply.cpu_ms, 1),
-            "floor_reached": round((floor.token_ms + floor.frame_ms) / reply.frame_ms, 4),
-        }
+        replies = [self.one_reply(self.num_tokens) for _ in range(NUM_REPLIES)]
+        reply = min(replies, key=_total)
+        turned = turn_figures(self.long_conversation(turns))
         return {
             "machine": f"{platform.system()} {platform.machine()}, {self.engine.device}",
             "dtype": self.engine.dtype,
@@ -158,7 +127,8 @@ class Bench:
             "weight_bytes": sum(p.nbytes for p in self.model.parameters()),
             "reply_s": round(reply.audio_s, 3),
             "floor": floor.record(),
-            "ours": ours,
+            "num_replies": {"ours": NUM_REPLIES},
+            "ours": reply_figures(reply, floor) | turned,
             "sessions": {str(count): self.compared(count) for count in counts},
         }
 
@@ -170,18 +140,15 @@ class Bench:
         self.engine.close(context)
         return reply
 
-    def long_conversation(self, turns: int) -> tuple[Reply, Reply]:
-        """The median replies, by time to first audio, of the first and of the last turns of one
-        conversation.
-        """
+    def long_conversation(self, turns: int) -> list[Reply]:
+        """The short replies of one conversation, in order."""
         context = self._open()
         replies = []
         for _ in range(turns):
             self._speak(context)
             replies.append(self._reply(context, SHORT_TOKENS))
         self.engine.close(context)
-        few = min(5, turns)
-        return _median(replies[:few]), _median(replies[-few:])
+        return replies
 
     def compared(self, count: int) -> dict[str, float]:
         """Several sessions asked at once, and how much more speech a second they get than where
@@ -197,9 +164,7 @@ class Bench:
             self.engine = one_by_one
             apart.append(self.together(count))
             self.engine = usual
-        best, slower = max(together, key=_speech_rate), max(map(_speech_rate, apart))
-        gain = round(_speech_rate(best) / slower, 2)
-        return best | {"audio_s_per_s_one_by_one": slower, "batching_gain": gain}
+        return batching_figures(together, apart)
 
     def together(self, count: int) -> dict[str, float]:
         """Several sessions asked at once: their first audio, and speech made per second."""
@@ -221,12 +186,7 @@ class Bench:
         took = time.perf_counter() - started
         for context in contexts:
             self.engine.close(context)
-        times = sorted(firsts.values())
-        return {
-            "first_audio_ms_p50": round(1000 * statistics.median(times), 2),
-            "first_audio_ms_max": round(1000 * times[-1], 2),
-            "audio_s_per_s": round(samples / OUTPUT_HZ / took, 2),
-        }
+        return session_figures(list(firsts.values()), samples, took)
 
     # ------------------------------------------------------------------ steps
     def _open(self) -> int:
@@ -290,18 +250,6 @@ class Bench:
 
 def _total(reply: Reply) -> float:
     return reply.total_ms
-
-
-def _speech_rate(figures: dict[str, float]) -> float:
-    return figures["audio_s_per_s"]
-
-
-def _median(replies: list[Reply]) -> Reply:
-    return sorted(replies, key=_first_audio)[len(replies) // 2]
-
-
-def _first_audio(reply: Reply) -> float:
-    return reply.first_audio_ms
 
 
 def _windows(window_s: int | None) -> WindowPolicy:

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from models.commands.flags import positive, whole
 from models.commands.placement import add_placement, placement_of
 from models.commands.verify import verify
 from models.devices import format_bytes
@@ -63,13 +63,13 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("--stage", choices=[*STAGES, "all"], default="all", help="default: all")
     train.add_argument(
         "--minutes",
-        type=_positive,
+        type=positive,
         default=60.0,
         help="how long each stage may train (default: 60)",
     )
     train.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         default=1.0,
         help="share of the usual learning rate; about a third for the last steps (default: 1)",
     )
@@ -93,7 +93,11 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     measure_command.add_argument("work", type=Path, metavar="WORK", help="the folder of `train`")
     measure_command.add_argument("--stage", choices=list(MEASURES), required=True)
     measure_command.add_argument(
-        "--number", type=int, default=60, metavar="N", help="sentences of each kind (default: 60)"
+        "--number",
+        type=whole(1),
+        default=60,
+        metavar="N",
+        help="sentences of each kind (default: 60)",
     )
 
 
@@ -119,18 +123,11 @@ def _add_exam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     exam.add_argument("--seed", type=int, default=0, help="another seed, another exam (default: 0)")
     exam.add_argument(
         "--sixties",
-        type=_count,
+        type=whole(1),
         default=1,
         metavar="N",
         help="times 60 conversations, each in four recordings (default: 1)",
     )
-
-
-def _count(text: str) -> int:
-    """A whole number above 0; else `argparse` tells what is wrong."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
-    return int(text)
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -138,20 +135,10 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "verify",
         help="load a checkpoint, ask it three known questions, and report",
         description="Load a checkpoint and ask it a typed question, a spoken one and one about a "
-        "picture. Prints a report to attach to a bug; ends with 1 where an answer is wrong.",
+        "picture. Prints a report to attach to a bug; ends with 1 where anything is wrong.",
     )
     verify.add_argument("model", metavar="DIR|ID", help="checkpoint folder or hub id")
     add_placement(verify)
-
-
-def _positive(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {value}")
-    return number
 
 
 def _tiny(args: argparse.Namespace) -> int:

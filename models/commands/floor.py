@@ -76,8 +76,22 @@ def measure_floor(model: Qwen3Omni) -> Floor:
         talker_bytes=_bytes_read(model.talker.model) + _bytes_read(model.talker.codec_head),
         predictor_bytes=passes * _bytes_read(predictor.model) + heads,
         vocoder_bytes=_bytes_read(model.code2wav),
-        bytes_per_s=_bandwidth(model.thinker.lm_head.weight.device),
+        bytes_per_s=measure_bandwidth(model.thinker.lm_head.weight.device),
     )
+
+
+def measure_bandwidth(device: torch.device) -> float:
+    """Bytes read a second: a copy reads and writes as much, the best of some."""
+    source = torch.empty(COPY_BYTES // 4, dtype=torch.float32, device=device).fill_(1.0)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(COPIES):
+        _wait(device)
+        started = time.perf_counter()
+        target.copy_(source)
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * COPY_BYTES / best
 
 
 def _bytes_read(part: nn.Module) -> int:
@@ -95,20 +109,6 @@ def _bytes_read(part: nn.Module) -> int:
         for parameter in module.parameters(recurse=False):
             total += parameter.nbytes * share.get(id(module), 1.0)
     return round(total)
-
-
-def _bandwidth(device: torch.device) -> float:
-    """Bytes read a second: a copy reads and writes as much, the best of some."""
-    source = torch.empty(COPY_BYTES // 4, dtype=torch.float32, device=device).fill_(1.0)
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(COPIES):
-        _wait(device)
-        started = time.perf_counter()
-        target.copy_(source)
-        _wait(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * COPY_BYTES / best
 
 
 def _wait(device: torch.device) -> None:

@@ -163,13 +163,19 @@ def test_how_long_and_how_fast_to_train_are_positive(
     assert f"{flag}: must be a number above 0" in capsys.readouterr().err
 
 
-def test_an_exam_has_questions_and_a_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "flags",
+    [("measure", "work", "--stage", "vocoder", "--number"), ("exam", "folder", "--sixties")],
+)
+def test_how_many_are_at_least_one(
+    flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for wrong in ("0", "-1", "two"):
-        with pytest.raises(SystemExit):
-            parsed(checkpoint, "exam", str(tmp_path), "--sixties", wrong)
-        assert "must be a whole number above 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parsed(checkpoint, *flags, "0")
+    assert f"{flags[-1]}: must be a whole number from 1, not 0" in capsys.readouterr().err
+
+
+def test_an_exam_needs_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="can not make the folder"):
         checkpoint.run(parsed(checkpoint, "exam", str(tmp_path / "file")))

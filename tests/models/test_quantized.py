@@ -166,11 +166,15 @@ def test_a_packed_checkpoint_loads(oracle: Oracle, tmp_path: Path, method: str) 
     [
         ({"quant_method": "awq", "bits": 8}, "8 bits"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "'gemv'"),
+        ({"quant_method": "awq", "bits": 4, "version": None}, "packed for None"),
         ({"quant_method": "spqr", "bits": 4}, "'spqr'"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": None}, "group_size of None"),
+        ({}, "packed as None"),
+        ([], r"must be an object, not \[\]"),
     ],
 )
 def test_other_packings_are_refused(
-    oracle: Oracle, tmp_path: Path, scheme: dict[str, Any], message: str
+    oracle: Oracle, tmp_path: Path, scheme: object, message: str
 ) -> None:
     packed_checkpoint(oracle, tmp_path, {"quant_method": "awq", "bits": 4})
     path = tmp_path / "config.json"
