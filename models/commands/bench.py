@@ -61,7 +61,7 @@ class Bench:
         seconds: float,
         window_s: int | None = None,
         has_camera: bool = False,
-        by_steps: bool = False,
+        by_steps: bool | None = False,
         max_context_tokens: int | None = None,
     ) -> None:
         self.model = model
@@ -98,6 +98,7 @@ class Bench:
         seconds: float,
         window_s: int | None = None,
         has_camera: bool = False,
+        by_steps: bool | None = False,
     ) -> Bench:
         """A model with the tokenizer, sampling and preprocessing of a checkpoint folder."""
         return cls(
@@ -109,6 +110,7 @@ class Bench:
             seconds=seconds,
             window_s=window_s,
             has_camera=has_camera,
+            by_steps=by_steps,
         )
 
     # ------------------------------------------------------------------ measuring
@@ -123,6 +125,7 @@ class Bench:
             "dtype": self.engine.dtype,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "by_steps": self.engine.works_by_steps,
             "parameters": count_parameters(self.config),
             "weight_bytes": sum(p.nbytes for p in self.model.parameters()),
             "reply_s": round(reply.audio_s, 3),

@@ -36,6 +36,7 @@ from models.tiny_config import tiny_config
 
 MAX_SECONDS = 600.0  # of one reply: more than a context holds, or anybody listens to
 MAX_SESSIONS = 1024
+GRAPHS = {"auto": None, "on": True, "off": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window",
         type=whole(1),
         help="attention window of open speech, seconds, at most the checkpoint's own (that one)",
+    )
+    parser.add_argument(
+        "--graphs",
+        choices=list(GRAPHS),
+        default="auto",
+        help="steps of fused kernels in CUDA graphs (auto: where one GPU holds the model)",
     )
     parser.add_argument("--video", action="store_true", help="the questions come with a camera")
     parser.add_argument(
@@ -115,7 +122,12 @@ def _loaded(args: argparse.Namespace) -> tuple[Path, Bench]:
     where they lie, and the tokenizer is the tiny checkpoint's.
     """
     placement = placement_of(args)
-    wanted = {"seconds": args.seconds, "window_s": args.window, "has_camera": args.video}
+    wanted = {
+        "seconds": args.seconds,
+        "window_s": args.window,
+        "has_camera": args.video,
+        "by_steps": GRAPHS[args.graphs],
+    }
     if args.model == "full":
         folder = _folder("tiny", args.work)
         config = parse_config(tiny_config(SIZES["full"]))

@@ -259,3 +259,19 @@ def test_figures_that_can_not_be_written_are_printed(
     with pytest.raises(RequestError, match="can not write"):
         bench_engine._write(str(tmp_path / "nowhere" / "x.json"), {"rtf": 0.5})
     assert json.loads(capsys.readouterr().out) == {"rtf": 0.5}
+
+
+@pytest.mark.parametrize(("graphs", "by_steps"), [("auto", None), ("on", True), ("off", False)])
+def test_graphs_are_asked_for_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphs: str, by_steps: bool | None
+) -> None:
+    class AskedError(Exception):
+        pass
+
+    def around(*_: object, by_steps: bool | None, **__: object) -> None:
+        raise AskedError(by_steps)
+
+    monkeypatch.setattr(bench_engine.Bench, "around", around)
+    with pytest.raises(AskedError) as asked:
+        bench_engine.run(parsed("--model", "tiny", "--work", str(tmp_path), "--graphs", graphs))
+    assert asked.value.args == (by_steps,)
