@@ -24,15 +24,15 @@ def model(oracle: Oracle) -> Qwen3Omni:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch, model: Qwen3Omni) -> set[str]:
-    """Names of the threads that the thinker steps on."""
+    """Names of the threads that the thinker reads on."""
     found = set()
-    forward = model.thinker.forward
+    read = model.thinker.read_spans
 
     def watched(*args: Any, **options: Any) -> Any:
         found.add(threading.current_thread().name)
-        return forward(*args, **options)
+        return read(*args, **options)
 
-    monkeypatch.setattr(model.thinker, "forward", watched)
+    monkeypatch.setattr(model.thinker, "read_spans", watched)
     return found
 
 

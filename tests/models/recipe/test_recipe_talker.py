@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import pytest
 import torch
 
@@ -135,9 +137,9 @@ def test_every_weight_learns_and_the_losses_fall(talker: Talker, learner: Learne
     before = {name: p.detach().clone() for name, p in talker.named_parameters()}
     seen = [
         take_step(run, learner, [reply(learner)], no_rows(learner), talker.speaker_id(VOICE))
-        for _ in range(6)
+        for _ in range(16)
     ]
-    assert seen[-1]["first"] < seen[0]["first"]
-    assert seen[-1]["residual"] < seen[0]["residual"]
+    for loss in ("first", "residual"):  # of a reply whose frames are hidden by chance
+        assert fmean(step[loss] for step in seen[-3:]) < fmean(step[loss] for step in seen[:3])
     still = {n for n, p in talker.named_parameters() if torch.equal(p, before[n])}
     assert {name for name in still if "hidden_projection" not in name} == set()
