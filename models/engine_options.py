@@ -10,6 +10,7 @@ from models.encoding import WindowPolicy
 from models.errors import RequestError
 
 MAX_BATCH = 32
+GRAPHS = {"auto": None, "on": True, "off": False}  # what `by_steps` is called by its users
 CPU_BATCH = 8  # more sessions at once gain little there, and would make the first of them wait
 
 

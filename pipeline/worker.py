@@ -90,10 +90,10 @@ def load_core(options: WorkerOptions) -> Engine:
 def engine_options(options: WorkerOptions) -> EngineOptions:
     """What `options` say about the engine itself."""
     from models.encoding import WindowPolicy
-    from models.engine import EngineOptions
+    from models.engine_options import GRAPHS, EngineOptions
 
     return EngineOptions(
-        by_steps={"on": True, "off": False}.get(options.graphs),
+        by_steps=GRAPHS[options.graphs],
         windows=WindowPolicy(
             audio_window_s=options.audio_window_s or None,
             camera_window_s=options.camera_window_s or None,

@@ -27,6 +27,7 @@ from models.commands.floor import measure_floor
 from models.commands.placement import add_placement, placement_of
 from models.config import OmniConfig, parse_config, read_config
 from models.encoding import FRAMES_PER_S
+from models.engine_options import GRAPHS
 from models.errors import RequestError
 from models.hub import resolve_checkpoint
 from models.loading import load_placed, random_placed
@@ -36,7 +37,6 @@ from models.tiny_config import tiny_config
 
 MAX_SECONDS = 600.0  # of one reply: more than a context holds, or anybody listens to
 MAX_SESSIONS = 1024
-GRAPHS = {"auto": None, "on": True, "off": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

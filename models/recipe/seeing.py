@@ -167,23 +167,19 @@ def ask_change(chance: random.Random, split: Split, told: str) -> Asked:
 def ask_again(chance: random.Random, split: Split, scene: Scene) -> Asked:
     """A question that the scene answers, whatever has been asked about it."""
     things = scene.things
-    kinds: list[Callable[[], Asked]] = []
-    if len(things) == 1 and things[0].shape.isdigit():
-        kinds = [lambda: ask_digit(chance, split, things[0])]
-    elif len(things) == 1:
-        kinds = [
-            lambda: ask_shape(chance, split, things[0]),
-            lambda: ask_thing(chance, split, things),
-        ]
+    kinds: list[Callable[[], Asked]] = [lambda: ask_thing(chance, split, things)]
+    if len(things) == 1:
+        (thing,) = things
+        if thing.shape.isdigit():
+            kinds = [lambda: ask_digit(chance, split, thing)]
+        else:
+            kinds.append(lambda: ask_shape(chance, split, thing))
+        kinds.append(lambda: ask_colour(chance, split, thing))
     elif [thing.place for thing in things] == ["left", "right"]:
-        kinds = [lambda: ask_side(chance, split, *things), lambda: ask_thing(chance, split, things)]
+        kinds.append(lambda: ask_side(chance, split, *things))
     elif things:
         shape = chance.choice(sorted({thing.shape for thing in things}))
         kinds = [lambda: ask_number(chance, split, things, shape)]
-    else:
-        kinds = [lambda: ask_thing(chance, split, ())]
-    if len(things) == 1:
-        kinds.append(lambda: ask_colour(chance, split, things[0]))
     return chance.choice(kinds)()
 
 

@@ -4,11 +4,12 @@ rightly, and each as if it were alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from models.chat import ChatFormat
 from models.config import read_config
@@ -19,6 +20,7 @@ from models.hub import resolve_checkpoint
 from models.loading import load_placed
 from models.placement import Placement
 from models.recipe.phrases import NUMBERS
+from models.replying import Frame, OwnReply
 from models.scheduler import Unit
 
 NUM_SESSIONS = 16
@@ -109,11 +111,11 @@ class Machine:
                 self.now_s += (context.thinker_cache.length - before) * PREFILL_TOKEN_S
             self.now_s += OTHER_S.get(unit.kind, 0.0)
 
-        def feeding(replies):  # type: ignore[no-untyped-def]
+        def feeding(replies: Sequence[OwnReply]) -> list[Tensor | None]:
             self._spend("token", len(replies))
             return feed(replies)
 
-        def making(replies):  # type: ignore[no-untyped-def]
+        def making(replies: Sequence[OwnReply]) -> list[Frame | None]:
             self._spend("frame", len(replies))
             return make(replies)
 
