@@ -1,15 +1,14 @@
-"""Published 4-bit checkpoints (AWQ, GPTQ), read while loading.
+"""Matrices of few bits as published checkpoints pack them, read.
 
 Plain PyTorch; nothing here multiplies packed weights (`models.packed_matrices` does). Layouts
-follow AutoAWQ (`gemm`) and AutoGPTQ (version 1 stores zero points less one, `gptq_v2` as they are).
+follow AutoAWQ (`gemm`), AutoGPTQ (version 1 stores zero points less one, `gptq_v2` as they are) and
+compressed-tensors (`pack-quantized`, and numbers of 8 bits with scales). Which of them a checkpoint
+has: `models.packing`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,16 +17,15 @@ from models.errors import CheckpointError
 
 BITS = 4
 PER_WORD = 32 // BITS
-LEVELS = 2**BITS
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where the columns of a word lie in it
 
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """A matrix [N, H] of 4-bit integers with a scale and a zero point for each group of a row.
+    """A matrix [N, H] of few levels with a scale and a zero point for each group of a row.
 
     Attributes:
-        levels: [N, H] uint8 in 0..15. scales: [N, H / group] float32. zeros: the same shape.
+        levels: [N, H] uint8. scales: [N, H / group] float32. zeros: the same shape.
         groups: [H] int64, each column's group, where they are not in order; else None.
     """
 
@@ -99,99 +97,88 @@ def read_gptq(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """How a checkpoint packs matrices: `method` awq or gptq; each is so many tensors of `parts`.
+def read_packed(
+    packed: Tensor,
+    scales: Tensor,
+    shape: Tensor,
+    *,
+    bits: int = BITS,
+    zeros: Tensor | None = None,
+    groups: Tensor | None = None,
+) -> Grouped:
+    """A matrix of 4 or 8 bits as compressed-tensors publishes it: so many levels.
 
-    `group_size`: columns that share a scale; None: a whole row.
-    """
-
-    method: str
-    group_size: int | None = 128
-    is_v2: bool = False
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Last parts of the names of one matrix's tensors."""
-        more = ("g_idx",) if self.method == "gptq" else ()
-        return ("qweight", "qzeros", "scales", *more)
-
-    def names(self, names: Iterable[str]) -> list[str]:
-        """The names that `tensors` gives out."""
-        made = []
-        for name in names:
-            base, _, last = name.rpartition(".")
-            if last not in self.parts:
-                made.append(name)
-            elif last == "qweight":
-                made.append(f"{base}.weight")
-        return made
-
-    def tensors(
-        self, tensors: Iterable[tuple[str, Tensor]]
-    ) -> Iterator[tuple[str, Tensor | Grouped]]:
-        """Packed matrices, once all their parts have come, and all else as it is.
-
-        Raises:
-            CheckpointError: a part is missing, or the parts do not fit together.
-        """
-        waiting: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors:
-            base, _, last = name.rpartition(".")
-            if last not in self.parts:
-                yield name, tensor
-                continue
-            found = waiting.setdefault(base, {})
-            found[last] = tensor
-            if len(found) == len(self.parts):
-                yield f"{base}.weight", self._read(waiting.pop(base))
-        if waiting:
-            base, found = next(iter(waiting.items()))
-            missing = [part for part in self.parts if part not in found]
-            raise CheckpointError(f"the packed matrix {base} lacks {', '.join(missing)}")
-
-    def _read(self, found: dict[str, Tensor]) -> Grouped:
-        words = (found["qweight"], found["qzeros"], found["scales"])
-        if self.method == "awq":
-            return read_awq(*words)
-        return read_gptq(*words, found["g_idx"], is_v2=self.is_v2)
-
-
-def read_packing(folder: Path) -> Packing | None:
-    """How `folder/config.json` says that matrices are packed; None where they are not.
+    Args:
+        packed: [N, ceil(H / P)] int32, P = 32 / bits. scales: [N, groups]. shape: N and H.
+        zeros: [ceil(N / P), groups] int32; None: symmetric. groups: as `g_idx` of `read_gptq`.
 
     Raises:
-        CheckpointError: packed in another way (named), or nothing that says how.
+        CheckpointError: shapes that do not fit together.
     """
-    path = folder / "config.json"
-    if not path.exists():
-        return None
-    raw = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
-    if raw is None:
-        return None
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"quantization_config of config.json must be an object, not {raw!r}")
-    method, bits, version = raw.get("quant_method"), raw.get("bits"), raw.get("version", "gemm")
-    if method not in ("awq", "gptq"):
-        raise CheckpointError(f"weights packed as {method!r} can not be read; awq and gptq can")
-    if bits != BITS:
-        raise CheckpointError(f"{method} with {bits} bits can not be read; with {BITS} it can")
-    if method == "awq" and str(version).lower() != "gemm":
-        raise CheckpointError(f"awq packed for {version!r} can not be read; for 'gemm' it can")
-    group_size = raw.get("group_size", 128)
-    if not isinstance(group_size, int):
-        raise CheckpointError(f"{method} with a group_size of {group_size!r}: it is a whole number")
-    return Packing(
-        method,
-        group_size=group_size if group_size > 0 else None,
-        is_v2=raw.get("checkpoint_format") == "gptq_v2",
-    )
+    _check(shape.numel() == 2, packed, scales, shape)
+    rows, columns = (int(size) for size in shape)
+    per_word = 32 // bits
+    _check(packed.shape == (rows, -(-columns // per_word)), packed, scales)
+    _check(scales.dim() == 2 and len(scales) == rows, packed, scales)
+    num_groups = scales.shape[1]
+    plain = tuple(range(per_word))
+    levels = _columns(packed, plain, bits)[:, :columns].contiguous()
+    if zeros is None:
+        middles = torch.full(scales.shape, 2.0 ** (bits - 1))
+    else:
+        _check(zeros.shape == (-(-rows // per_word), num_groups), packed, scales, zeros)
+        middles = _columns(zeros.t(), plain, bits).t()[:rows].to(torch.float32).contiguous()
+    if groups is not None:
+        _check(groups.shape == (columns,), packed, scales, groups)
+        return Grouped(levels, scales.to(torch.float32), middles, groups=groups.long())
+    _check(columns % num_groups == 0, packed, scales)
+    return Grouped(levels, scales.to(torch.float32), middles)
 
 
-def _columns(words: Tensor, order: tuple[int, ...]) -> Tensor:
-    """[R, C] int32 -> [R, 8 C] uint8: column i of a word lies at bit 4 * order[i]."""
-    shifts = BITS * torch.tensor(order, device=words.device)
-    parts: Tensor = (words[..., None] >> shifts) & (LEVELS - 1)
+def read_scaled(
+    numbers: Tensor,
+    scales: Tensor,
+    *,
+    zeros: Tensor | None = None,
+    block: tuple[int, int] | None = None,
+) -> Tensor:
+    """A matrix of whole or floating numbers of 8 bits: [N, H] float32.
+
+    Args:
+        numbers: [N, H]. scales: one, or of each block, [n, h]. zeros: of numbers, as many.
+        block: rows and columns that share a scale; None: the matrix in n times h equal parts.
+
+    Raises:
+        CheckpointError: shapes that do not fit together.
+    """
+    _check(numbers.dim() == 2 and scales.numel() > 0, numbers, scales)
+    blocks = scales.reshape(1, 1) if scales.numel() == 1 else scales
+    _check(blocks.dim() == 2, numbers, scales)
+    sizes = []
+    for axis in (0, 1):
+        length, count = numbers.shape[axis], blocks.shape[axis]
+        size = length // count if block is None or scales.numel() == 1 else block[axis]
+        _check(size > 0 and -(-length // size) == count, numbers, scales)
+        sizes.append(size)
+    wide = numbers.to(torch.float32)
+    if zeros is not None:
+        _check(zeros.numel() == scales.numel(), numbers, scales, zeros)
+        wide = wide - _spread(zeros.view_as(blocks), sizes, wide.shape)
+    return wide * _spread(blocks, sizes, wide.shape)
+
+
+def _spread(blocks: Tensor, sizes: list[int], shape: torch.Size) -> Tensor:
+    """[n, h] -> [N, H] float32, each for its block."""
+    spread = blocks.to(torch.float32)
+    for axis, size in enumerate(sizes):
+        spread = spread.repeat_interleave(size, axis).narrow(axis, 0, shape[axis])
+    return spread
+
+
+def _columns(words: Tensor, order: tuple[int, ...], bits: int = BITS) -> Tensor:
+    """[R, C] int32 -> [R, C * 32 / bits] uint8: column i of a word lies at bit bits * order[i]."""
+    shifts = bits * torch.tensor(order, device=words.device)
+    parts: Tensor = (words[..., None] >> shifts) & (2**bits - 1)
     return parts.flatten(1).to(torch.uint8)
 
 

@@ -21,8 +21,9 @@ from models.decoder import Decoder
 from models.devices import check_fits
 from models.errors import CheckpointError
 from models.packed_matrices import GROUP, Int4Matrices, ScaledRows
+from models.packing import Packing, read_packing
 from models.placement import ExpertWeights
-from models.quantized import Grouped, Packing, read_packing
+from models.quantized import Grouped
 from models.qwen3_omni.model import Qwen3Omni
 from models.skeleton import set_dtypes, skeleton
 from models.tensor_names import Slot, expected_tensors, slots
@@ -84,7 +85,7 @@ def _load(
     take_memory(model, device, what=str(folder), places=places)
     targets = _targets(model)
     tensors = (named for path in files for named in _tensors(path))
-    for name, tensor in tensors if packing is None else packing.tensors(tensors):
+    for name, tensor in tensors if packing is None else packing.tensors(tensors, names):
         _put(found[name], targets, name, tensor)
     finish(model)
 
