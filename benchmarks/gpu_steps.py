@@ -14,7 +14,7 @@ from models.stepping.operations import Operations
 from models.stepping.pages import PAGE_SIZE, PagedCache, PagePool, PageTable
 from models.stepping.speech_slots import SpeechSlots
 from models.stepping.speech_step import SpeechStep
-from models.stepping.text_step import TextRow, TextStep
+from models.stepping.text_step import TextDraw, TextRow, TextStep
 
 CONTEXT_TOKENS = 512
 ROOM_TOKENS = 128
@@ -68,10 +68,16 @@ class StepBench:
         first = self._timed(lambda: self.speech.first(slots).read(), 1)
         frame = self._timed(lambda: self.speech.next(slots, text).read(), repeats)
         rows = [
-            TextRow(row=cache.row, token=100, length=CONTEXT_TOKENS, position=float(CONTEXT_TOKENS))
+            TextRow(
+                row=cache.row,
+                token=100,
+                length=CONTEXT_TOKENS,
+                position=float(CONTEXT_TOKENS),
+                draw=TextDraw(settings=SamplingSettings(top_k=50)),
+            )
             for cache in heard
         ]
-        token = self._timed(lambda: self.text(rows).argmax(dim=-1).tolist(), repeats)
+        token = self._timed(lambda: self.text(rows), repeats)
         for cache in heard + spoken:
             cache.release()
         return {

@@ -76,7 +76,8 @@ def predict(config: OmniConfig, batch: int, context: int = CONTEXT_TOKENS) -> li
     drawing = 2 * passes + 5
     return [
         *_layers("thinker token", thinker, batch, _paged(thinker, batch, context)),
-        *_head("thinker token", thinker, batch, 1, 4),
+        # What is banned, the best ids and their draw; inputs are split, ids copied.
+        *_head("thinker token", thinker, batch, 1, 14),
         *_layers("talker step", talker, batch, _paged(talker, batch, context)),
         *_head("talker step", talker, batch, 1, 4),
         *_layers(

@@ -20,7 +20,7 @@ from models.pieces import PrefillBatch, joined
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.thinker import Thinker
 from models.stepping.pages import PagedCache
-from models.stepping.text_step import TextRow, TextStep
+from models.stepping.text_step import TextDraw, TextRow, TextStep
 
 
 def prefill(model: Qwen3Omni, *contexts: Context, max_tokens: int) -> None:
@@ -60,21 +60,26 @@ def step_rows(model: Qwen3Omni, contexts: Sequence[Context]) -> None:
         context.last_hidden = row
 
 
-def step_text(step: TextStep, contexts: Sequence[Context]) -> Tensor:
-    """`step_rows` on the device, room being made before: the scores of what comes next, [B, vocab]
-    until the next step, in place of each `last_hidden`.
+def step_text(
+    step: TextStep, contexts: Sequence[Context], draws: Sequence[TextDraw | None]
+) -> list[int | Tensor]:
+    """`step_rows` on the device, room being made before: what comes next, in place of each
+    `last_hidden`: the id, where `draws` says how it is drawn, else its logits [vocab], which the
+    next step writes over.
     """
     rows = []
-    for context in contexts:
+    for context, draw in zip(contexts, draws, strict=True):
         cache = context.thinker_cache
         assert isinstance(cache, PagedCache)
         token, position = context.log.text_at(cache.length)
-        rows.append(TextRow(row=cache.row, token=token, length=cache.length, position=position))
-    scores = step(rows)
+        rows.append(
+            TextRow(row=cache.row, token=token, length=cache.length, position=position, draw=draw)
+        )
+    made = step(rows)
     for context in contexts:
         context.thinker_cache.advance(1)
         context.last_hidden = None
-    return scores
+    return made
 
 
 def _feed(model: Qwen3Omni, contexts: Sequence[Context], max_tokens: int) -> list[Tensor]:

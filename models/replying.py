@@ -38,6 +38,7 @@ from models.reply_parts import ReplyParts
 from models.sampling import NEGATIVE_INFINITY
 from models.screened_head import ScreenedHead
 from models.stepping.engine_steps import EngineSteps
+from models.stepping.text_step import TextDraw, can_draw
 from models.stops import StopSearch
 from models.tool_calls import CallSplitter
 
@@ -213,39 +214,43 @@ class ReplyMaker:
         if reply.script_ids is None:
             context.thinker_cache.reserve(context.num_to_prefill)
 
-    def feed_tokens(self, replies: Sequence[OwnReply]) -> list[Tensor | None]:
+    def feed_tokens(self, replies: Sequence[OwnReply]) -> list[int | Tensor | None]:
         """Feed the last tokens, if any, of several replies.
 
         Returns:
-            For each the scores of its next token, [vocab]; None where it is not sampled.
+            For each its next token, or the scores [vocab] to sample it from; None where it is not
+            sampled.
         """
         fed = [own for own in replies if own.reply.script_ids is None]
         stepping = [own for own in fed if own.context.num_to_prefill == 1]
-        scores: dict[int, Tensor] = {}
+        made: dict[int, int | Tensor] = {}
         if stepping and self._text_step is not None:
-            rows = step_text(self._text_step, [own.context for own in stepping])
-            scores = {own.reply.id: row for own, row in zip(stepping, rows, strict=True)}
+            draws = [self._draw(own.reply) for own in stepping]
+            rows = step_text(self._text_step, [own.context for own in stepping], draws)
+            made = {own.reply.id: row for own, row in zip(stepping, rows, strict=True)}
         elif len(stepping) > 1:
             step_rows(self._model, [own.context for own in stepping])
         for context in (own.context for own in fed):
             if context.num_to_prefill:
                 prefill(self._model, context, max_tokens=context.num_to_prefill)
         sampled = [own for own in replies if self._is_sampled(own.reply)]
-        others = [own for own in sampled if own.reply.id not in scores]
-        scores |= zip((own.reply.id for own in others), self._logits(others), strict=True)
+        others = [own for own in sampled if own.reply.id not in made]
+        made |= zip((own.reply.id for own in others), self._logits(others), strict=True)
         wanted = {own.reply.id for own in sampled}
-        return [scores[own.reply.id] if own.reply.id in wanted else None for own in replies]
+        return [made[own.reply.id] if own.reply.id in wanted else None for own in replies]
 
-    def take_token(self, context: Context, reply: Reply, logits: Tensor | None) -> None:
-        """Sample the next token of what `feed_tokens` made; of a script, take the next."""
+    def take_token(self, context: Context, reply: Reply, made: int | Tensor | None) -> None:
+        """Take the next token of what `feed_tokens` made; of a script, the next."""
         if reply.script_ids is not None:
             self._take_scripted(context, reply, reply.script_ids)
             return
-        if logits is None:
+        if made is None:
             for forced in self._chat.tool_opening_ids(reply.options.forced_tool):
                 self._take_token(context, reply, forced)
             return
-        token = int(reply.text_sampler(self._allowed(logits, reply), reply.text_ids))
+        token = made
+        if isinstance(token, Tensor):
+            token = int(reply.text_sampler(self._allowed(token, reply), reply.text_ids))
         if token in self._generation.thinker.eos_ids:
             reply.tools.close()
             self._text_event(reply, reply.end_text(was_cut=False), ())
@@ -283,14 +288,24 @@ class ReplyMaker:
         # One more of each, as one of them may be forbidden.
         return self._screened_head.logits(rows, [number + 1 for number in known])
 
+    def _draw(self, reply: Reply) -> TextDraw | None:
+        """How a step is to draw the next token; None where the host has to."""
+        sampler, count = reply.text_sampler, len(reply.text_ids)
+        if not can_draw(sampler.settings, count):
+            return None
+        settings, seed = sampler.settings, sampler.seed
+        return TextDraw(settings=settings, seed=seed, count=count, banned=self._banned(reply))
+
     def _allowed(self, logits: Tensor, reply: Reply) -> Tensor:
-        """The logits without the call of a tool, where that is not allowed."""
-        opening = self._chat.tool_call_id
-        if reply.options.tool_choice != "none" or opening is None:
+        """The logits without what is not allowed."""
+        banned = self._banned(reply)
+        if banned is None:
             return logits
-        return logits.index_fill(
-            0, torch.tensor([opening], device=logits.device), NEGATIVE_INFINITY
-        )
+        return logits.index_fill(0, torch.tensor([banned], device=logits.device), NEGATIVE_INFINITY)
+
+    def _banned(self, reply: Reply) -> int | None:
+        """The call of a tool, where that is not allowed."""
+        return self._chat.tool_call_id if reply.options.tool_choice == "none" else None
 
     def _take_token(self, context: Context, reply: Reply, token: int) -> None:
         pieces = reply.entry.pieces

@@ -217,7 +217,7 @@ class Work:
         self._take(*frames)
         self._take(*made_tokens)
 
-    def _tokens(self) -> Steps[Tensor | None]:
+    def _tokens(self) -> Steps[int | Tensor | None]:
         maker = self._maker
         return Steps(maker.ready_token, maker.feed_tokens, maker.take_token)
 

@@ -4,6 +4,7 @@ anybody waits for one, and its contexts share pages.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,6 +71,31 @@ def test_two_sessions_by_recorded_steps_equal_the_plain_engine(
     for key in (0, 1):
         assert len(stepped.replies[key].codes) > 2
         same_reply(stepped.replies[key], plain.replies[key])
+
+
+def test_drawn_text_is_a_replys_own_whoever_speaks_beside_it(
+    model: Qwen3Omni, oracle: Oracle
+) -> None:
+    """The seed alone says it. A penalty, which no step draws by, is the host's beside it."""
+    drawn = ReplyOptions(audio=False, max_tokens=12, temperature=1.5, top_p=0.95, seed=7)
+    texts = []
+    for keys in ((0,), (0, 1, 2)):
+        rig = rig_of(model, oracle, max_batch=4)
+        for key in keys:
+            opened(rig, key).engine.append_message(key, user(Text(text=QUESTIONS[0])))
+            options = drawn if key == 0 else replace(drawn, seed=key, greedy=key == 2)
+            rig.engine.respond(key, key, options)
+            if key == 1:
+                sampler = rig.engine._replies[key].text_sampler
+                sampler.settings = replace(sampler.settings, repetition_penalty=1.3)
+        rig.drain()
+        texts.append(rig.replies[0].text)
+    assert texts[0] == texts[1]
+    assert len({rig.replies[key].text for key in (0, 1, 2)}) == 3
+    greedy = rig_of(model, oracle, by_steps=False)
+    opened(greedy, 2).engine.append_message(2, user(Text(text=QUESTIONS[0])))
+    greedy.ask(2, 2, replace(drawn, greedy=True))
+    assert greedy.replies[2].text == rig.replies[2].text
 
 
 def test_a_context_holds_the_pages_that_its_tokens_need(model: Qwen3Omni, oracle: Oracle) -> None:

@@ -12,9 +12,10 @@ from models.errors import ResourceError
 from models.graphs import Buckets, pick_capture, plain, sizes_for
 from models.placement import ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
+from models.sampling import Sampler, SamplingSettings
 from models.stepping.operations import PLAIN, pick_operations
 from models.stepping.pages import PagedCache, PagePool, PageTable
-from models.stepping.text_step import TextRow, TextStep
+from models.stepping.text_step import TextDraw, TextRow, TextStep, can_draw
 from models.weights import load_model
 
 CPU = torch.device("cpu")
@@ -61,11 +62,64 @@ def test_logits_equal_the_plain_decoder(
             cache.reserve(1)
         logits = step(rows)
         for row, made, cache, twin in zip(rows, logits, paged, whole, strict=True):
+            assert isinstance(made, torch.Tensor)
             cache.advance(1)
             where = torch.tensor([row.position])
             alone = thinker(thinker.embed(torch.tensor([row.token])), where, twin)
             torch.testing.assert_close(made, thinker.logits(alone.hidden[0]), rtol=1e-4, atol=1e-4)
     assert recorder.num_replays == 3
+
+
+@torch.inference_mode()
+def test_ids_are_drawn_in_the_step_by_each_rows_own_settings(ours: Qwen3Omni) -> None:
+    table = table_of(ours, num_pages=4, num_rows=4)
+    recorder = Recorder()
+    step = TextStep(ours.thinker, table, PLAIN, recorder, sizes=(3,))
+    cache = PagedCache(table)
+    cache.reserve(1)
+
+    def asked(*draws: TextDraw | None) -> list[int | torch.Tensor]:
+        rows = [
+            TextRow(row=cache.row, token=5, length=0, position=0.0, draw=draw) for draw in draws
+        ]
+        return step(rows)
+
+    (logits,) = asked(None)
+    assert isinstance(logits, torch.Tensor)
+    logits = logits.clone()
+    best, second = logits.topk(2).indices.tolist()
+    greedy = SamplingSettings(do_sample=False)
+    drawn = SamplingSettings(temperature=2.0, top_k=4, top_p=0.9)
+    assert asked(
+        TextDraw(settings=greedy), TextDraw(settings=greedy, banned=best), TextDraw(settings=greedy)
+    ) == [best, second, best]
+
+    counts = dict.fromkeys(range(len(logits)), 0)
+    for count in range(600):
+        big = 2**62 - 1  # seeds are of 62 bits
+        one, alike, other = asked(
+            TextDraw(settings=drawn, seed=big, count=count),
+            TextDraw(settings=greedy, seed=count),
+            TextDraw(settings=drawn, seed=big - 1, count=count),
+        )
+        assert alike == best
+        assert [one] == asked(TextDraw(settings=drawn, seed=big, count=count))[:1]
+        counts[int(one)] += 1
+        counts[int(other)] += 1
+    wanted = Sampler(drawn).distribution(logits)
+    seen = torch.tensor(list(counts.values())) / 1200
+    torch.testing.assert_close(seen, wanted, rtol=0.0, atol=0.05)
+    assert recorder.num_replays == 2 + 2 * 600
+
+
+def test_what_a_step_can_not_draw_is_the_hosts() -> None:
+    assert can_draw(SamplingSettings(do_sample=False), 0)
+    assert can_draw(SamplingSettings(top_k=50, top_p=0.8), 0)
+    assert not can_draw(SamplingSettings(), 0)  # from all of the vocabulary
+    assert not can_draw(SamplingSettings(top_k=1000), 0)
+    assert not can_draw(SamplingSettings(top_k=50, repetition_penalty=1.1), 0)
+    late = SamplingSettings(do_sample=False, min_new_tokens=3)
+    assert [can_draw(late, count) for count in (2, 3)] == [False, True]
 
 
 @torch.inference_mode()
