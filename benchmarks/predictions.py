@@ -20,7 +20,7 @@ from pathlib import Path
 from models.cache_budget import GIVEN_UP_TOKENS
 from models.config import DecoderConfig, OmniConfig, VocoderConfig, parse_config
 from models.engine_options import DEFAULT_OPTIONS
-from models.scheduler import MAX_FIRST_TOGETHER
+from models.joining import MAX_FIRST_TOGETHER
 from models.stepping.pages import PAGE_SIZE
 
 ROOT = Path(__file__).parent.parent
@@ -233,36 +233,31 @@ def first_sound_table(config: OmniConfig) -> list[str]:
         num_bytes=BF16 * layer * audio.num_layers,
         num_launches=EAGER_LAUNCHES // 2 * audio.num_layers,
     )
-    frame_s = sum(k.predicted_s for k in predict(config, 1) if k.stage != "thinker token")
-    each_s = {
-        "encoder": _eager_s([encoding]),
-        "talker's prefix": _eager_s(_prefill(talker, TALKER_PREFIX)),
-        "frame": frame_s,
-    }
+    encoder_s = _eager_s([encoding])
+
+    def begin_s(tokens: int, count: int) -> float:
+        """From encoded questions to the first frames of so many."""
+        frame_s = sum(k.predicted_s for k in predict(config, count) if k.stage != "thinker token")
+        parts = ((thinker, tokens), (talker, tokens), (talker, TALKER_PREFIX))
+        return frame_s + sum(_eager_s(_prefill(decoder, count * n)) for decoder, n in parts)
+
     lines = [
         "## First sound of those who ask at once",
         "",
         f"Outside graphs a layer is taken for {EAGER_LAUNCHES} launches of"
         f" {1e6 * EAGER_LAUNCH_S:.0f} µs, which hide behind the bytes or the bytes behind them."
-        f" Thinker and talker prefill for up to {MAX_FIRST_TOGETHER} sessions in one pass; alone,"
-        " for each session: "
-        + ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in each_s.items())
-        + ".",
+        f" Each is encoded alone, {1e3 * encoder_s:.1f} ms; the rest is done for up to"
+        f" {MAX_FIRST_TOGETHER} at once.",
         "",
-        "| tokens left | sessions | prefill of a group ms | the last one's first sound ms |"
+        "| tokens left | sessions | begin of a group ms | the last one's first sound ms |"
         " one after the other ms |",
         "|---:|---:|---:|---:|---:|",
     ]
     for tokens, count in itertools.product(TOKENS_LEFT, BATCHES):
         size = min(count, MAX_FIRST_TOGETHER)
-        shared_s, alone_s = (
-            _eager_s(_prefill(thinker, number * tokens))
-            + _eager_s(_prefill(talker, number * tokens))
-            for number in (size, 1)
-        )
-        own_s = sum(each_s.values())
-        last_s, apart_s = count / size * shared_s + count * own_s, count * (alone_s + own_s)
-        figures = f"{1e3 * shared_s:.1f} | {1e3 * last_s:.0f} | {1e3 * apart_s:.0f}"
+        group_s, alone_s = begin_s(tokens, size), begin_s(tokens, 1)
+        last_s, apart_s = count * (encoder_s + group_s / size), count * (encoder_s + alone_s)
+        figures = f"{1e3 * group_s:.1f} | {1e3 * last_s:.0f} | {1e3 * apart_s:.0f}"
         lines.append(f"| {tokens} | {count} | {figures} |")
     return lines
 

@@ -39,6 +39,7 @@ from models.engine_options import EngineOptions as EngineOptions
 from models.entries import SpeechEntry, message_entry, system_entry
 from models.errors import OverloadedError, RequestError
 from models.generation import GenerationSettings, read_generation
+from models.joining import MAX_FIRST_TOGETHER
 from models.layout import Layout
 from models.loading import load_placed
 from models.placement import DEFAULT_PLACEMENT
@@ -94,6 +95,7 @@ class Engine:
             max_tokens=self.max_context_tokens,
             max_frames=generation.talker.max_new_tokens,
             max_batch=options.batch_on(self._device),
+            max_first=MAX_FIRST_TOGETHER,
         )
         self._steps = prepared(build, self._device, by_steps=options.by_steps)
         if self._steps is not None:

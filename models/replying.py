@@ -37,6 +37,7 @@ from models.reply import Pace, Reply
 from models.reply_parts import ReplyParts
 from models.sampling import NEGATIVE_INFINITY
 from models.screened_head import ScreenedHead
+from models.speaking import Voice
 from models.stepping.engine_steps import EngineSteps
 from models.stepping.text_step import TextDraw, can_draw
 from models.stops import StopSearch
@@ -337,16 +338,25 @@ class ReplyMaker:
 
     def make_frames(self, replies: Sequence[OwnReply]) -> list[Frame | None]:
         """The next codec frame of each of several replies, and its samples; None where the talker
-        is done. Voices that have not begun come alone.
+        is done. Voices that have not begun come with others that have not.
         """
         voices = [own.reply.voice for own in replies if own.reply.voice is not None]
         assert len(voices) == len(replies)
-        makes = type(voices[0])
-        codes = makes.next_frames(voices, [own.reply.next_to_speak for own in replies])
+        made: dict[int, Frame | None] = {}
+        for kind in dict.fromkeys(map(type, voices)):
+            places = [place for place, voice in enumerate(voices) if type(voice) is kind]
+            frames = self._frames(kind, [replies[place].reply for place in places])
+            made |= zip(places, frames, strict=True)
+        return [made[place] for place in range(len(replies))]
+
+    def _frames(self, kind: type[Voice], replies: Sequence[Reply]) -> list[Frame | None]:
+        """`make_frames` where all voices are of one kind."""
+        voices = [reply.voice for reply in replies if reply.voice is not None]
+        codes = kind.next_frames(voices, [reply.next_to_speak for reply in replies])
         going = [row for row, made in enumerate(codes) if made is not None]
         for row in going:
-            self._stamp(replies[row].reply, "first_codec")
-        pcms = iter(makes.pcms([voices[row] for row in going]) if going else ())
+            self._stamp(replies[row], "first_codec")
+        pcms = iter(kind.pcms([voices[row] for row in going]) if going else ())
         return [None if made is None else Frame(made, _to_int16(next(pcms))) for made in codes]
 
     def give_frame(self, context: Context, reply: Reply, frame: Frame | None) -> None:

@@ -3,10 +3,9 @@
 By deadline: first sounds before all, then the voice that runs dry soonest, then text that is only
 read; then listening (encoding and prefill in the background, contexts in turn); then voices that
 have some seconds in hand; then speculative replies, a few frames of each; last, voices far ahead of
-their listeners. So nobody waits for speech that will not be played for a while. Tokens and frames
-of other replies join the most urgent one's where that makes nobody late, and prefills of several
-first sounds each other's where a device reads its weights for one as for many. Pure choice: looks
-at contexts and replies, changes nothing.
+their listeners. So nobody waits for speech that will not be played for a while. What is done
+together with the most urgent: `models.joining`. Pure choice: looks at contexts and replies, changes
+nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from models.context import Context
-from models.deadlines import BatchPace
 from models.reply import Reply
 
 UnitKind = Literal["read", "encode", "place", "prefill", "token", "frame"]
@@ -27,7 +25,6 @@ AHEAD_S = 2.0  # with more, it comes after everything
 MAX_REPLY_UNITS = 4
 MAX_URGENT_UNITS = 32
 FAIR_S = 0.25  # of one prefill while somebody else might want to be answered
-MAX_FIRST_TOGETHER = 8  # first sounds whose prefill is shared: more would keep the first waiting
 MAX_HELD_FRAMES = 4  # of a reply that may be in vain: more than playing it waits for
 MAX_HELD_TOKENS = 16  # of one without a voice
 
@@ -67,7 +64,7 @@ def choose(
         first_context: where background work starts looking.
         num_reply_units: units that replies have had in a row.
     """
-    waiting = _by_class(replies, now_s)
+    waiting = by_class(replies, now_s)
     listening = _listening(contexts, encoder, first_context)
     if listening is not None and _owes_listening(waiting, num_reply_units):
         return listening
@@ -80,137 +77,6 @@ def choose(
         if (unit := _replying(contexts, waiting[name], encoder)) is not None:
             return unit
     return None
-
-
-def join(
-    unit: Unit,
-    contexts: Mapping[int, Context],
-    replies: Iterable[Reply],
-    encoder: EncodingQueue,
-    *,
-    now_s: float,
-    max_batch: int,
-    pace: BatchPace,
-) -> list[Unit]:
-    """`unit`, which `choose` chose, and those of other replies that are done together with it.
-
-    Nothing joins the token and the frame that make a first sound. What runs dry soon joins unless
-    the most urgent can still be in time and would not be: once somebody is late, doing most at once
-    is best for all. Everything else joins only where, by what is known of the work's price, nobody
-    becomes late.
-    """
-    by_id = {reply.id: reply for reply in replies}
-    if unit.reply is None or not can_share(unit, contexts, by_id[unit.reply]):
-        return [unit]
-    waiting = _by_class(by_id.values(), now_s)
-    if waiting["first"]:
-        return [unit]
-    voice = type(by_id[unit.reply].voice)
-    soon = [_slack(reply, now_s) for reply in waiting["soon"]]
-    least = min(soon or (_slack(reply, now_s) for reply in waiting["steady"][:1]), default=None)
-    batch = [unit]
-    for name in BEFORE_LISTENING + AFTER_LISTENING:
-        for reply in waiting[name]:
-            if len(batch) == max_batch:
-                return batch
-            other = reply_unit(contexts[reply.context], reply, encoder)
-            is_alike = other is not None and other.kind == unit.kind and other != unit
-            if other is None or not is_alike or not can_share(other, contexts, reply):
-                continue
-            if unit.kind == "frame" and type(reply.voice) is not voice:
-                continue
-            costs = [pace.cost_s(unit.kind, size) for size in (1, len(batch) + 1)]
-            if _makes_late(name == "soon", costs, soon, least):
-                return batch
-            batch.append(other)
-    return batch
-
-
-def join_prefill(
-    unit: Unit,
-    contexts: Mapping[int, Context],
-    replies: Iterable[Reply],
-    encoder: EncodingQueue,
-    *,
-    now_s: float,
-    max_batch: int,
-    max_tokens: int,
-) -> list[Unit]:
-    """`unit`, a reply's prefill, and those of others whose first sound waits for theirs: as many as
-    have no more than `max_tokens` together, those first that are surely heard.
-    """
-    waiting = _by_class(replies, now_s)
-    batch, room = [unit], max_tokens - contexts[unit.context].num_to_prefill
-    for reply in waiting["first"] + waiting["held"]:
-        other = reply_unit(contexts[reply.context], reply, encoder)
-        count = contexts[reply.context].num_to_prefill
-        if other is None or other.kind != "prefill" or other == unit or count > room:
-            continue
-        if len(batch) < max_batch:
-            batch.append(other)
-            room -= count
-    return batch
-
-
-def next_to_encode(
-    contexts: Mapping[int, Context],
-    replies: Iterable[Reply],
-    encoder: EncodingQueue,
-    *,
-    now_s: float,
-) -> Unit | None:
-    """What is to be encoded or placed before the prefill of one more first sound can be shared, of
-    the next `MAX_FIRST_TOGETHER`; None: nothing.
-    """
-    for reply in _by_class(replies, now_s)["first"][:MAX_FIRST_TOGETHER]:
-        other = reply_unit(contexts[reply.context], reply, encoder)
-        if other is not None and other.kind in ("encode", "place"):
-            return other
-    return None
-
-
-def beside(
-    units: Iterable[Unit], contexts: Mapping[int, Context], replies: Mapping[int, Reply]
-) -> list[Unit]:
-    """The next tokens of replies whose next frames are `units`: each is made without the other.
-
-    None beside a first sound, which is not to be kept waiting; none that would come alone anyway.
-    """
-    found = []
-    for unit in units:
-        assert unit.reply is not None, unit
-        reply, token = replies[unit.reply], Unit("token", unit.context, unit.reply)
-        is_begun = can_share(unit, contexts, reply) and not reply.is_text_done
-        if is_begun and can_share(token, contexts, reply):
-            found.append(token)
-    return found
-
-
-def can_share(unit: Unit, contexts: Mapping[int, Context], reply: Reply) -> bool:
-    """Whether others' work of this kind can be done together with it: the next token behind one
-    that was sampled, the next frame of a voice that has begun.
-    """
-    if unit.kind == "token":
-        is_step = bool(reply.text_ids) and contexts[unit.context].num_to_prefill == 1
-        return is_step and reply.script_ids is None
-    return unit.kind == "frame" and reply.voice is not None and reply.voice.num_frames > 0
-
-
-def _makes_late(
-    is_soon: bool, costs: list[float | None], soon: list[float], least: float | None
-) -> bool:
-    """Whether one more in a batch makes somebody late.
-
-    Args:
-        is_soon: whether the one more runs dry soon itself. costs: of one alone, and of the batch
-            with it. soon: speech that those have left who run dry soon, least first. least: of all.
-    """
-    alone_s, cost_s = costs
-    if alone_s is None or cost_s is None:
-        return not is_soon and bool(soon)
-    if is_soon:
-        return alone_s <= soon[0] < cost_s
-    return least is not None and least < cost_s
 
 
 def room_s(replies: Iterable[Reply], now_s: float, num_contexts: int = 1) -> float | None:
@@ -230,10 +96,10 @@ def num_speaking(replies: Iterable[Reply]) -> int:
     return sum(1 for r in replies if r.is_active and r.wants_voice and r.held is None)
 
 
-def _by_class(replies: Iterable[Reply], now_s: float) -> dict[Class, list[Reply]]:
+def by_class(replies: Iterable[Reply], now_s: float) -> dict[Class, list[Reply]]:
     """Active replies in the order in which each class is served."""
     active = (r for r in replies if r.is_active)
-    order = sorted((_slack(r, now_s), r.num_samples, r.id, r) for r in active)
+    order = sorted((slack_of(r, now_s), r.num_samples, r.id, r) for r in active)
     found: dict[Class, list[Reply]] = {name: [] for name in BEFORE_LISTENING + AFTER_LISTENING}
     for slack, _, _, reply in order:
         if reply.held is None:
@@ -253,7 +119,7 @@ def _class_of(reply: Reply, slack_s: float) -> Class:
     return "steady" if slack_s < AHEAD_S else "ahead"
 
 
-def _slack(reply: Reply, now_s: float) -> float:
+def slack_of(reply: Reply, now_s: float) -> float:
     slack = reply.playout.slack_s(now_s)
     return 0.0 if slack is None else slack
 

@@ -10,6 +10,7 @@ talker, spec 5.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Self
 
 import torch
@@ -52,7 +53,7 @@ class Voice:
         self._code2wav = model.code2wav
         self._cache = cache
         self._cache_length = cache.length
-        self._position = position
+        self._position = self._first_position = position
         self._speaker = speaker
         self._special = special
         self._codes: list[int] = []
@@ -65,12 +66,13 @@ class Voice:
         self.num_frames = 0
 
     def reserve(self) -> None:
-        """Make room for the next frame.
+        """Make room for the next frame, and for what is before the first.
 
         Raises:
             ResourceError: the talker's context is full; nothing was changed.
         """
-        self._cache.reserve(1)
+        is_first = self._position == self._first_position
+        self._cache.reserve(self._talker.prefix_length(self._special) if is_first else 1)
 
     def next_frame(self, token: int | None) -> tuple[int, ...] | None:
         """Make the next frame's codes, reading a text token (None: the text is over).
@@ -83,11 +85,10 @@ class Voice:
     def next_frames(
         cls, voices: Sequence[Self], tokens: Sequence[int | None]
     ) -> list[tuple[int, ...] | None]:
-        """`next_frame` of several voices of one model that have begun, or of one in any state."""
+        """`next_frame` of several voices of one model that have begun, or that all begin."""
         talker = voices[0]._talker
         if voices[0]._frame is None:
-            (voice,), (token,) = voices, tokens
-            hidden = voice._start(token)[None]
+            hidden = cls._start(voices, tokens)
         else:
             hidden = cls._advance(talker, voices, tokens)
         scores = talker.code_logits(hidden)  # [B, vocab]
@@ -123,23 +124,36 @@ class Voice:
         assert len(frames) == len(voices)
         vocoder = voices[0]._code2wav
         codes = torch.stack(frames).to(vocoder.device)  # [B, num_code_groups]
-        if len(voices) == 1:
-            return [vocoder(codes, voices[0]._vocoder_state)]
-        made = vocoder.next_frames(codes, [voice._vocoder_state for voice in voices])
-        return list(made)
+        states = [voice._vocoder_state for voice in voices]
+        if len(voices) > 1 and states[0].num_frames:
+            return list(vocoder.next_frames(codes, states))
+        return [vocoder(row[None], state) for row, state in zip(codes, states, strict=True)]
 
     def close(self) -> None:
         """Take the speech out of the talker's cache: the next turn's talker never hears it."""
         if self._cache.length > self._cache_length:
             self._cache.truncate(self._cache_length)
 
-    def _start(self, token: int | None) -> Tensor:
-        assert token is not None, "speech starts with a text token"
-        prefix = self._talker.reply_prefix(self._special, self._speaker, self._read([token]))
-        positions = torch.arange(len(prefix), dtype=torch.float32, device=prefix.device)
-        hidden: Tensor = self._talker(prefix, positions + self._position, self._cache)
-        self._position += len(prefix)
-        return hidden[-1]
+    @staticmethod
+    def _start(voices: Sequence[Voice], tokens: Sequence[int | None]) -> Tensor:
+        """Feed what is before each voice's first frame: the talker's last outputs, [B, H]."""
+        talker = voices[0]._talker
+        texts = [token for token in tokens if token is not None]
+        assert len(texts) == len(voices), "speech starts with a text token"
+        prefixes = [
+            talker.reply_prefix(voice._special, voice._speaker, text)
+            for voice, text in zip(voices, voices[0]._read(texts), strict=True)
+        ]
+        lengths = [len(prefix) for prefix in prefixes]
+        steps = torch.arange(max(lengths), dtype=torch.float32, device=prefixes[0].device)
+        positions = [
+            voice._position + steps[:length] for voice, length in zip(voices, lengths, strict=True)
+        ]
+        caches = [voice._cache for voice in voices]
+        hidden = talker.read_spans(torch.cat(prefixes), torch.cat(positions), caches, lengths)
+        for voice, length in zip(voices, lengths, strict=True):
+            voice._position += length
+        return hidden[[stop - 1 for stop in accumulate(lengths)]]
 
     @property
     def _is_over(self) -> bool:
@@ -151,7 +165,7 @@ class Voice:
     def _advance(talker: Talker, voices: Sequence[Voice], tokens: Sequence[int | None]) -> Tensor:
         """Feed each voice's last frame with the text that it reads now: [B, H]."""
         frames = [voice._frame for voice in voices if voice._frame is not None]
-        assert len(frames) == len(voices), "voices that begin do so alone"
+        assert len(frames) == len(voices), "voices that begin do so with others that do"
         codes = torch.stack([frame.codes[0] for frame in frames])
         residuals = torch.stack([frame.residual_embedding for frame in frames])
         inputs = talker.embed_frames(codes, residuals, voices[0]._tails(voices, tokens))

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from models import scheduler
+from models import joining, scheduler
 from models.cache_budget import CacheBudget
 from models.content import EngineEvent, FaultEvent, ReadingEvent
 from models.context import Context
@@ -75,7 +75,7 @@ class Work:
         self._emit = emit
         self._prefill_tokens = prefill_tokens
         self._max_batch = max_batch
-        self._shares_prefill = model.thinker.device.type != "cpu"  # there bytes cost, not products
+        self._shares_starts = model.thinker.device.type != "cpu"  # there bytes cost, not products
         self._has_other_core = model.thinker.device.type == "cpu" and num_cores() > 1
         self._pace = PrefillPace()
         self._batch_pace = BatchPace()
@@ -132,7 +132,7 @@ class Work:
 
     def _prefill(self, unit: Unit) -> None:
         """As much as nobody runs dry over; where it costs little, others' who wait as well."""
-        shares = unit.reply is not None and self._shares_prefill
+        shares = unit.reply is not None and self._shares_starts
         if shares:
             self._encode_others()
         started_s = self._clock()
@@ -140,7 +140,7 @@ class Work:
         max_tokens = self._pace.chunk(self._prefill_tokens, room_s)
         units = [unit]
         if shares:
-            units = scheduler.join_prefill(
+            units = joining.join_prefill(
                 unit,
                 self._contexts,
                 self._replies.values(),
@@ -164,7 +164,7 @@ class Work:
     def _encode_others(self) -> None:
         """Of those who wait for a first sound, too, so that their prefill can be shared."""
         for _ in range(MAX_SHARED_ENCODINGS):
-            other = scheduler.next_to_encode(
+            other = joining.next_to_encode(
                 self._contexts, self._replies.values(), self._encoder, now_s=self._clock()
             )
             if other is None or other.reply is None:
@@ -185,7 +185,7 @@ class Work:
     def _reply(self, unit: Unit) -> None:
         """The next token or frame of a reply, and of those that join it."""
         started_s = self._clock()
-        units = scheduler.join(
+        units = joining.join(
             unit,
             self._contexts,
             self._replies.values(),
@@ -193,8 +193,9 @@ class Work:
             now_s=started_s,
             max_batch=self._max_batch,
             pace=self._batch_pace,
+            starts_together=self._shares_starts,
         )
-        is_shared = scheduler.can_share(unit, self._contexts, self._own(unit).reply)
+        is_shared = joining.can_share(unit, self._contexts, self._own(unit).reply)
         if unit.kind == "token":
             self._take(*self._make(units, self._tokens()))
         else:
@@ -206,7 +207,7 @@ class Work:
         """Frames, and at the same time the next tokens of the same replies where that is begun."""
         beside = []
         if self._has_other_core:
-            beside = scheduler.beside(units, self._contexts, self._replies)
+            beside = joining.beside(units, self._contexts, self._replies)
         if not beside:
             self._take(*self._make(units, self._frames()))
             return

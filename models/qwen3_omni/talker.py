@@ -27,6 +27,7 @@ from models.sampling import NEGATIVE_INFINITY, SamplingSettings
 # The published generation defaults of the first code of a frame.
 CODE_SAMPLING = SamplingSettings(temperature=0.9, top_k=50, repetition_penalty=1.05)
 
+NUM_PREFIX_CODES = 6  # fed behind the assistant's header, before a reply's first frame
 NUM_RESERVED_CODES = 1024  # at the end of the codec vocabulary: never spoken, save the end id
 
 
@@ -154,6 +155,11 @@ class Talker(nn.Module):
         codec = self.embed_code(torch.tensor(ids, device=self.banned.device))  # [6, H]
         text = torch.cat((special.pad.expand(4, -1), special.begin[None], first_text.view(1, -1)))
         return torch.cat((special.header, text + codec))
+
+    @staticmethod
+    def prefix_length(special: SpecialText) -> int:
+        """Positions of `reply_prefix`."""
+        return len(special.header) + NUM_PREFIX_CODES
 
     def embed_code(self, codes: Tensor) -> Tensor:
         """Embeddings of first codes or codec control ids: [...] int64 -> [..., H]."""

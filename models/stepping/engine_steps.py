@@ -36,7 +36,7 @@ class EngineSteps:
 
     Args:
         max_bytes: of all pages together. max_tokens: of one context. max_frames: of one reply.
-        max_batch: rows of a step.
+        max_batch: rows of a step. max_first: of one that begins replies.
 
     Attributes:
         text: the thinker's steps. voices: None where the checkpoint has no speech.
@@ -46,7 +46,14 @@ class EngineSteps:
     """
 
     def __init__(
-        self, model: Qwen3Omni, *, max_bytes: int, max_tokens: int, max_frames: int, max_batch: int
+        self,
+        model: Qwen3Omni,
+        *,
+        max_bytes: int,
+        max_tokens: int,
+        max_frames: int,
+        max_batch: int,
+        max_first: int,
     ) -> None:
         stages = [stage for stage in (model.thinker, model.talker, model.code2wav) if stage]
         device = model.thinker.device
@@ -62,7 +69,10 @@ class EngineSteps:
         if model.talker is not None:
             most = max_tokens + PREFIX_TOKENS + max_frames
             self._talker = _table(model.talker, num_pages, most)
-            self.voices = SteppedVoices(model, self._talker, operations, capture, sizes)
+            first_sizes = sizes_for(min(max_first, max_batch))
+            self.voices = SteppedVoices(
+                model, self._talker, operations, capture, sizes, first_sizes
+            )
 
     @property
     def tables(self) -> tuple[PageTable, ...]:

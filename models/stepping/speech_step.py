@@ -53,6 +53,7 @@ class SpeechStep:
 
     Args:
         capture: how steps are made into graphs. sizes: batch sizes to build them for.
+        first_sizes: those of first frames.
     """
 
     def __init__(
@@ -62,18 +63,19 @@ class SpeechStep:
         operations: Operations,
         capture: Capture,
         sizes: Sequence[int] = BUCKETS,
+        first_sizes: Sequence[int] = BUCKETS,
     ) -> None:
         assert model.talker is not None
         assert model.code2wav is not None
         self._talker, self._slots = model.talker, slots
         self._code2wav, self._operations, self._capture = model.code2wav, operations, capture
         self._advance = Buckets(self._build_advance, sizes)
-        self._first = Buckets(lambda batch: self._build_speak(batch, is_first=True), sizes)
+        self._first = Buckets(lambda batch: self._build_speak(batch, is_first=True), first_sizes)
         self._next = Buckets(lambda batch: self._build_speak(batch, is_first=False), sizes)
 
     def prepare(self) -> None:
         """Build the steps of all sizes, before anybody waits for one."""
-        self._first.of(1)  # replies begin alone
+        self._first.build_all()
         self._advance.build_all()
         self._next.build_all()
 

@@ -24,7 +24,11 @@ NUM_SLOTS = 33  # 32 replies, and nobody's
 
 
 class SteppedVoices:
-    """The slots of one engine and the steps over them; `table` has the talker's caches."""
+    """The slots of one engine and the steps over them; `table` has the talker's caches.
+
+    Args:
+        sizes: batch sizes of steps. first_sizes: of those that begin replies.
+    """
 
     def __init__(
         self,
@@ -33,11 +37,12 @@ class SteppedVoices:
         operations: Operations,
         capture: Capture,
         sizes: Sequence[int],
+        first_sizes: Sequence[int],
     ) -> None:
         assert model.talker is not None
         assert model.code2wav is not None
         self.slots = SpeechSlots(model.talker, model.code2wav, table, num_slots=NUM_SLOTS)
-        self.step = SpeechStep(model, self.slots, operations, capture, sizes)
+        self.step = SpeechStep(model, self.slots, operations, capture, sizes, first_sizes)
 
     def voice(self, **voice: Any) -> Voice:
         """A voice by steps, or a plain one where no slot is free; `voice` is `Voice`'s."""
@@ -64,8 +69,8 @@ class SteppedVoice(Voice):
         """As `Voice.next_frames`; the samples come with the codes."""
         step, slots = voices[0]._step, [voice._slot for voice in voices]
         if voices[0]._num_codes == 0:
-            (voice,), (token,) = voices, tokens
-            voice._begin(voice._start(token))
+            for voice, hidden in zip(voices, cls._start(voices, tokens), strict=True):
+                voice._begin(hidden)
             frames = step.first(slots)
         else:
             frames = step.next(slots, cls._tails(voices, tokens).unbind())

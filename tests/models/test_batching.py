@@ -158,14 +158,16 @@ def watch_prefills(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         prefill(model, *contexts, max_tokens=max_tokens)
 
     monkeypatch.setattr(work, "prefill", watching)
-    rig.engine._work._shares_prefill = True  # as on a GPU, which is quick
+    rig.engine._work._shares_starts = True  # as on a GPU, which is quick
     monkeypatch.setattr(PrefillPace, "chunk", lambda self, most, room_s: most)
     return sizes
 
 
-def test_prefills_of_several_first_sounds_are_one_and_change_nothing(
-    model: Qwen3Omni, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by_steps", [False, True], ids=["plain", "by steps"])
+def test_first_sounds_of_several_are_made_together_and_change_nothing(
+    model: Qwen3Omni, oracle: Oracle, monkeypatch: pytest.MonkeyPatch, by_steps: bool
 ) -> None:
+    """One prefill, the first token of all, the first frame of all."""
     asked = (
         [Text(text="1000 1001")],
         [Audio(pcm=noise(0.7))],
@@ -173,13 +175,18 @@ def test_prefills_of_several_first_sounds_are_one_and_change_nothing(
         [Audio(pcm=noise(0.4, 1), frames=((0.0, picture(2)),)), Text(text="7 8 9")],
         [Image(rgb=picture(3, 96, 64))],
     )
-    together, alone = rig_of(model, oracle), rig_of(model, oracle)
+    limit = 512 if by_steps else None
+    together, alone = (
+        rig_of(model, oracle, by_steps=by_steps, max_context_tokens=limit) for _ in range(2)
+    )
     sizes = watch_prefills(together, monkeypatch)
     for rig in (together, alone):
         for key in range(len(asked)):
             opened(rig, key)
         rig.drain()  # instructions are prefilled before anybody asks
     sizes.clear()
+    made: dict[str, list[int]] = {"feed_tokens": [], "make_frames": []}
+    watch_batches(together, lambda name, size: made[name].append(size))
     for rig in (together, alone):
         for key, parts in enumerate(asked):
             rig.engine.append_message(key, user(*parts))
@@ -188,6 +195,7 @@ def test_prefills_of_several_first_sounds_are_one_and_change_nothing(
                 rig.drain()
         rig.drain()
     assert max(sizes) == len(asked)
+    assert [kind[0] for kind in made.values()] == [len(asked)] * 2
     for key in range(len(asked)):
         assert together.replies[key].codes
         same_reply(together.replies[key], alone.replies[key])

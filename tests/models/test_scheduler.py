@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from models.deadlines import BatchPace, PlayoutClock
+from models.joining import MAX_FIRST_TOGETHER, join
 from models.scheduler import (
     AHEAD_S,
     FAIR_S,
@@ -17,7 +18,6 @@ from models.scheduler import (
     MAX_URGENT_UNITS,
     Unit,
     choose,
-    join,
     room_s,
 )
 
@@ -182,13 +182,27 @@ def test_prefill_has_as_long_as_the_hungriest_listener() -> None:
 
 
 # ------------------------------------------------------------------ who joins
-def joined(replies: list[ScriptedReply], pace: BatchPace, *, num_to_prefill: int = 1) -> list[int]:
+def joined(
+    replies: list[ScriptedReply],
+    pace: BatchPace,
+    *,
+    num_to_prefill: int = 1,
+    max_batch: int = 4,
+    starts_together: bool = False,
+) -> list[int]:
     """Replies of the batch around the most urgent one."""
     contexts = {reply.id: ScriptedContext(num_to_prefill=num_to_prefill) for reply in replies}
     waiting: Any = (contexts, replies, Listening())
     unit = choose(*waiting, now_s=0.0)
     assert unit is not None
-    units = join(unit, *waiting, now_s=0.0, max_batch=4, pace=pace)
+    units = join(
+        unit,
+        *waiting,
+        now_s=0.0,
+        max_batch=max_batch,
+        pace=pace,
+        starts_together=starts_together,
+    )
     assert {one.kind for one in units} == {unit.kind}
     return [one.reply for one in units if one.reply is not None]
 
@@ -242,3 +256,23 @@ def test_those_who_run_dry_join_unless_the_first_could_still_be_in_time() -> Non
 def test_a_first_sound_has_no_company() -> None:
     first = ScriptedReply(1, None, voice=None)
     assert joined([first, ScriptedReply(2, 0.05)], known(0.01)) == [1]
+
+
+@pytest.mark.parametrize("kind", ["token", "frame"])
+def test_first_sounds_are_made_together_where_that_costs_little(kind: str) -> None:
+    """The first tokens, then the first frames of those who wait, speculative replies last; nobody
+    who speaks already joins.
+    """
+    begins: dict[str, Any] = (
+        {"text_ids": [], "can_speak": False} if kind == "token" else {"voice": None}
+    )
+    replies = [ScriptedReply(key, None, **begins) for key in range(3)]
+    replies += [ScriptedReply(3, None, held=[], **begins), ScriptedReply(4, 0.05)]
+    many = [ScriptedReply(key, None, **begins) for key in range(2 * MAX_FIRST_TOGETHER)]
+    asked: dict[str, Any] = {"num_to_prefill": 0, "max_batch": 32}
+    assert joined(replies, known(0.01), **asked) == [0]
+    asked["starts_together"] = True
+    assert joined(replies, known(0.01), **asked) == [0, 1, 2, 3]
+    assert len(joined(many, known(0.01), **asked)) == MAX_FIRST_TOGETHER
+    asked["max_batch"] = 2
+    assert joined(replies, known(0.01), **asked) == [0, 1]

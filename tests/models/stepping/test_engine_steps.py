@@ -60,14 +60,14 @@ def test_two_sessions_by_recorded_steps_equal_the_plain_engine(
     plain, stepped = (
         rig_of(model, oracle, by_steps=by, max_batch=2, frames=4) for by in (False, True)
     )
-    assert len(built) == 2 + 1 + 2 + 2  # text; first frame; talker; frame: for 1 and 2 rows
+    assert len(built) == 2 + 2 + 2 + 2  # text; first frame; talker; frame: for 1 and 2 rows
     for rig in (plain, stepped):
         for key, question in enumerate(QUESTIONS):
             opened(rig, key).engine.append_message(key, user(Text(text=question)))
             rig.engine.respond(key, key, ReplyOptions(greedy=True, max_tokens=5))
         rig.drain()
-    assert len(built) == 7
-    assert recorder.num_replays > 7
+    assert len(built) == 8
+    assert recorder.num_replays > 8
     for key in (0, 1):
         assert len(stepped.replies[key].codes) > 2
         same_reply(stepped.replies[key], plain.replies[key])
