@@ -35,9 +35,11 @@ TOOLS: tuple[Mapping[str, Any], ...] = tuple(
 )
 TOOL_NAMES = tuple(str(tool["function"]["name"]) for tool in TOOLS)
 USUAL_SHARE = 0.4  # of results: {"result": "ok"}, or the time as {"time": "15:20"}
-FAILED_SHARE = 0.15
+FAILED_SHARE = 0.2
+WORDED_SHARE = 0.4  # of failures: told in words that alone say so
 COMPACT_SHARE = 0.3  # of results: written without spaces
 SHORT_SHARE = 0.6  # of timers: up to twenty minutes
+TINY_SHARE = 0.4  # of those: of one digit
 DONE: tuple[Any, ...] = (
     *({"result": "done"}, {"result": "success"}, {"result": True}, {"result": None}),
     *({"status": "ok"}, {"status": "done"}, {"status": "success"}, {"state": "ok"}),
@@ -51,6 +53,14 @@ MESSAGES = (  # of what went well, in a tool's own words
 FAILURES = (
     *("timeout", "not found", "no connection", "device is off", "unknown device", "busy"),
     *("not allowed", "invalid value", "internal error", "can not do that", "out of range"),
+)
+# What says by itself, in a tool's own words, that it went wrong: who or what, and how.
+FAILING = ("lamp", "light", "device", "timer", "heating", "sensor", "server", "the tool", "it", "")
+WRONG = (
+    *("unreachable", "offline", "not found", "not available", "unavailable", "is broken", "busy"),
+    *("could not be reached", "does not answer", "did not respond", "is not connected"),
+    *("not responding", "not supported", "denied", "timed out", "cannot be set", "is off line"),
+    *("could not be set", "is disconnected", "refused", "not possible", "unable to connect"),
 )
 
 
@@ -87,7 +97,9 @@ def spoken_number(number: int) -> str:
 
 # ----------------------------------------------------------------------------------- requests
 def _timer(chance: random.Random, split: Split) -> Act:
-    minutes = chance.randint(1, 20) if chance.random() < SHORT_SHARE else chance.randint(21, 59)
+    longest = 9 if chance.random() < TINY_SHARE else 20
+    is_short = chance.random() < SHORT_SHARE
+    minutes = chance.randint(1, longest) if is_short else chance.randint(21, 59)
     word = "minute" if minutes == 1 else "minutes"
     fitting = [s for s in sentences(phrases.TIMER, split) if s.split()[-1] in (word, "timer")]
     prompt = chance.choice(fitting or [f"set a timer for {{}} {word}"])
@@ -111,7 +123,7 @@ def _temperature(chance: random.Random, split: Split) -> Act:
 
 
 def _time(chance: random.Random, split: Split) -> Act:
-    hour, minute = chance.randint(0, 23), chance.randint(0, 59)
+    hour, minute = chance.randint(0, 23), chance.choice((0, 0, *range(60)))
     prompt = drawn_prompt(chance, phrases.TIME, split)
     if chance.random() < FAILED_SHARE:
         return Act(
@@ -185,6 +197,16 @@ def _failed(chance: random.Random) -> Any:
             for _ in range(chance.randint(1, 4))
         )
         reason = " ".join("".join(word) for word in letters)
+    draw = chance.random()
+    if draw < WORDED_SHARE:
+        worded = f"{chance.choice(FAILING)} {chance.choice(WRONG)}".strip()
+        worded = worded if chance.random() < 0.6 else f"{worded[0].upper()}{worded[1:]}."
+        return chance.choice(
+            (
+                *(worded, worded, {"result": worded}, {"message": worded}, {"status": worded}),
+                *({"status": "ok", "error": worded}, {"detail": worded}, {"reason": worded}),
+            )
+        )
     return chance.choice(
         (
             *({"error": reason}, {"error": reason}, {"error": {"message": reason}}),
@@ -217,6 +239,8 @@ def _clock(chance: random.Random, hour: int, minute: int) -> tuple[Any, int]:
             ({"time": written, "zone": chance.choice(("UTC", "CET", "EST"))}, hour),
             (chance.choice(("It is {}.", "it is {}", "The time is {}.")).format(written), hour),
             ({"time": f"{day}T{seconds}"}, hour),
+            (f"{day}T{seconds}{chance.choice(('', 'Z', '+00:00'))}", hour),
+            (f"{day} {chance.choice((written, seconds))}", hour),
             ({"time": f"{twelve}:{minute:02} {half}"}, twelve),
             ({"time": f"{twelve:02}:{minute:02}"}, twelve),
         )

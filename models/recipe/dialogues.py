@@ -16,7 +16,7 @@ from functools import cache
 from typing import Literal
 
 from models.recipe import phrases
-from models.recipe.acting import TOOL_NAMES, asked_to_act
+from models.recipe.acting import TOOL_NAMES, asked_to_act, spoken_number
 from models.recipe.grammar import Split, expand, sentences
 from models.recipe.more_talk import MORE_TALK
 from models.recipe.pictures import Scene
@@ -28,8 +28,11 @@ from models.recipe.tokenizer import MIN_COUNT
 Sound = Literal["speech", "foreign", "noise"]
 RECALL_OFTEN = 6
 TOOLS_OFTEN = 4
+REJECT_OFTEN = 2
 MORE_SHARE = 0.4  # of small talk in training
 TYPED_NAMES_SHARE = 0.5
+ANEW_SHARE = 0.4  # of what is told: it was told before, and is another now
+LONG_COUNT_SHARE = 0.25  # to more than twelve
 AGAIN_SHARE = 0.35  # of questions about what is seen: there is a picture already
 BLIND_SHARE = 0.08
 LACKING_SHARE = 0.4  # of requests where some tools are not offered: for one of those
@@ -154,6 +157,7 @@ def _choose_skill(chance: random.Random, past: Past, usual: Mapping[str, float])
         weights["recall"] *= RECALL_OFTEN
     if past.offered:  # their description is long: use them while they are there
         weights["tools"] *= TOOLS_OFTEN
+        weights["reject"] *= REJECT_OFTEN  # and not for everything
     return chance.choices(names, [weights[name] for name in names])[0]
 
 
@@ -167,13 +171,14 @@ def _small_talk(chance: random.Random, past: Past, split: Split) -> Exchange:
 
 
 def _tell(chance: random.Random, past: Past, split: Split) -> Exchange:
-    return tell(chance, past, split, chance.choice(list(phrases.MEMORY)))
+    is_anew = bool(past.told) and chance.random() < ANEW_SHARE
+    return tell(chance, past, split, chance.choice(list(past.told if is_anew else phrases.MEMORY)))
 
 
 def tell(chance: random.Random, past: Past, split: Split, what: str) -> Exchange:
-    """One of `phrases.MEMORY` is told."""
+    """One of `phrases.MEMORY` is told; where it was told before, another one."""
     tells, reply, *_ = phrases.MEMORY[what]
-    value = chance.choice(_VALUES[what])
+    value = chance.choice([one for one in _VALUES[what] if one != past.told.get(what)])
     past.told[what] = value
     said = drawn_prompt(chance, tells, split).format(value)
     is_typed = split == "train" and what == "name" and chance.random() < TYPED_NAMES_SHARE
@@ -194,9 +199,11 @@ def recall(chance: random.Random, past: Past, split: Split, what: str) -> Exchan
 
 
 def _remember(chance: random.Random, past: Past, split: Split) -> Exchange:
-    """Several things are told, and some of them asked for, in any order."""
+    """Several things are told, perhaps one of them anew, and some asked for, in any order."""
     facts = chance.sample(list(phrases.MEMORY), chance.choice((2, 2, 3)))
     made = [turn for what in facts for turn in tell(chance, past, split, what)]
+    if chance.random() < ANEW_SHARE:
+        made += tell(chance, past, split, chance.choice(facts))
     if chance.random() < 0.4:
         made += _small_talk(chance, past, split)
     for what in chance.sample(list(phrases.MEMORY), chance.choice((1, 2, 3))):
@@ -205,7 +212,7 @@ def _remember(chance: random.Random, past: Past, split: Split) -> Exchange:
 
 
 def _count(chance: random.Random, past: Past, split: Split) -> Exchange:
-    stop = chance.randint(2, 12)
+    stop = chance.randint(13, 20) if chance.random() < LONG_COUNT_SHARE else chance.randint(2, 12)
     counted = ", ".join(phrases.NUMBERS[1 : stop + 1]).capitalize() + "."
     return _plain(drawn_prompt(chance, phrases.COUNT, split).format(phrases.NUMBERS[stop]), counted)
 
@@ -361,7 +368,7 @@ WEIGHTS: Mapping[str, float] = {
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "name": phrases.NAMES,
     "colour": phrases.COLOURS,
-    "number": phrases.NUMBERS[1:],
+    "number": (*2 * phrases.NUMBERS[1:], *(spoken_number(number) for number in range(21, 60))),
 }
 
 

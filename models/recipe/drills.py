@@ -19,4 +19,12 @@ ACTING = Drill(weights=_mostly(2, tools=20, sum=4, recall=0.5, remember=0), num=
 TALKING = Drill(weights=_mostly(2, small_talk=60, tell=8, remember=14, reject=14), num=4)
 SERIES = Drill(weights=_mostly(0, look=1), num=1, is_terse=True)
 TYPING = replace(ACTING, is_terse=True)
-DRILLS: tuple[Drill, ...] = (SUMS, SERIES, SEEING, TALKING, ACTING, SERIES, TYPING, TALKING)
+ADDING = Drill(weights=_mostly(1, sum=40), num=4, is_terse=True)  # in digits and signs as well
+LONG = Drill(weights=_mostly(4, small_talk=30, tell=16, remember=10, sum=6), num=11)
+LONG_ACTING = Drill(
+    weights=_mostly(2, tools=8, small_talk=40, tell=12, recall=2), num=9, has_tools=True
+)
+DRILLS: tuple[Drill, ...] = (
+    *(SUMS, SERIES, SEEING, TALKING, ACTING, LONG, TYPING, TALKING),
+    *(SERIES, ADDING, LONG_ACTING),
+)

@@ -11,6 +11,7 @@ from torch import nn
 
 from models.errors import CheckpointError
 from models.recipe.batches import build_constants
+from models.recipe.dialogues import Drill
 from models.recipe.drills import DRILLS, SEEING
 from models.recipe.heard_words import HeardWords, hear_words
 from models.recipe.hearing import ears_of
@@ -40,6 +41,9 @@ SHORT_TOKENS = 210
 LESSONS_PER_STEP = 14
 HEARD_SHARDS = 8  # of utterances, whose words are heard for the imagined rows
 MAX_TOKENS = 560  # longer lessons are left out: they cost as much as many short ones
+LONG_PER_STEP = 8  # of drills of many exchanges
+LONG_EXCHANGES = 6
+MAX_LONG_TOKENS = 1500
 
 
 def train_language(work: Path, seed: int, effort: Effort) -> None:
@@ -93,11 +97,13 @@ def train_thinker(work: Path, seed: int, effort: Effort) -> None:
         else:
             epoch, first = 0, NUM_LESSONS + step * SERIES_PER_STEP
             count = SERIES_PER_STEP if rooms[kind].is_terse else IMAGINED_PER_STEP
+            count = LONG_PER_STEP if _is_long(rooms[kind].drill) else count
         made = [
             lesson(rooms[kind], first + k, epoch, system=f"system {step}") for k in range(count)
         ]
         sheets = [lay_out(learner, one) for one in made]
-        return [sheet for sheet in sheets if len(sheet.ids) <= MAX_TOKENS]
+        longest = MAX_LONG_TOKENS if _is_long(rooms[kind].drill) else MAX_TOKENS
+        return [sheet for sheet in sheets if len(sheet.ids) <= longest]
 
     def encoding(step: int) -> Encoding:
         room = rooms[step % len(rooms)]
@@ -120,6 +126,10 @@ def trained_learner(work: Path) -> Learner:
     build_constants(learner.thinker)
     learner.thinker.requires_grad_(False)
     return learner
+
+
+def _is_long(drill: Drill | None) -> bool:
+    return drill is not None and drill.num >= LONG_EXCHANGES
 
 
 def _heard_words(work: Path, learner: Learner, seed: int) -> HeardWords:

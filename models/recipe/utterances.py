@@ -25,7 +25,7 @@ from models.recipe.acting import spoken_number
 from models.recipe.blended import blended
 from models.recipe.dialogues import SKILLS, Past, Said, conversation
 from models.recipe.grammar import Split
-from models.recipe.prompts import small_talk
+from models.recipe.prompts import drawn_prompt, small_talk
 from models.recipe.speakers import spoken
 
 UNKNOWN = "?"  # stands for a word that is not the model's
@@ -111,28 +111,42 @@ def _spoken_shard(number: int) -> list[tuple[Tensor, str]]:
 
 
 def _said(chance: random.Random) -> Said:
+    """Of what is said in a conversation, more of what must be told apart without its neighbours."""
     draw = chance.random()
     if draw < 0.08:
         return _first_said("reject", chance)
-    if draw < 0.25:
+    if draw < 0.2:
         return _first_said("repeat", chance)
-    if draw < 0.45:
+    if draw < 0.34:
         words = [
             word
             for prompt in (random_prompt(chance, "train"), random_prompt(chance, "train"))
             for word in prompt.split()
         ]
         return Said(text=" ".join(chance.sample(words, min(len(words), chance.randint(1, 6)))))
-    if draw < 0.55:
+    if draw < 0.44:
         numbers = (
             spoken_number(chance.randint(0, MAX_NUMBER)) for _ in range(chance.randint(1, 3))
         )
         return Said(text=" ".join(numbers))
-    if draw < 0.65:
+    if draw < 0.6:
+        return Said(text=_told(chance))
+    if draw < 0.68:
         return Said(text=chance.choice(small_talk(chance.choice(SHORT))))
-    if draw < 0.72:
+    if draw < 0.74:
         return Said(text=" ".join(chance.sample(_words_of_small_talk(), chance.randint(1, 5))))
     return Said(text=random_prompt(chance, "train"))
+
+
+def _told(chance: random.Random) -> str:
+    """A name, or a large number: of each there are few in all that is said."""
+    tells, *_ = phrases.MEMORY["name"]
+    value = chance.choice(phrases.NAMES)
+    if chance.random() < 0.35:
+        tells, *_ = phrases.MEMORY["number"]
+        tells = (*tells, *phrases.TIMER, *phrases.TEMPERATURE)
+        value = spoken_number(chance.randint(1, MAX_NUMBER))
+    return drawn_prompt(chance, tells, "train").format(value)
 
 
 @cache
