@@ -179,6 +179,8 @@ def read_config(folder: Path) -> OmniConfig:
 
 def parse_config(raw: Json) -> OmniConfig:
     """Turn the parsed JSON of a Qwen3-Omni `config.json` into an `OmniConfig`."""
+    if not isinstance(raw, dict):
+        raise CheckpointError("config.json is not a JSON object")
     if raw.get("model_type") != "qwen3_omni_moe":
         raise CheckpointError(
             f"model_type {raw.get('model_type')!r} is not supported; expected 'qwen3_omni_moe'"

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
 
+from models.commands.flags import output_file, written_file
 from models.commands.placement import add_placement, placement_of
 from models.content import (
     Audio,
@@ -56,8 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of the draws (default: a new one)")
     parser.add_argument("--max-tokens", type=int, help="longest answer in text tokens")
     parser.add_argument("--text-only", action="store_true", help="do not speak the answer")
-    parser.add_argument("--out", type=Path, metavar="REPLY.wav", help="write the speech here")
-    parser.add_argument("--json", metavar="FILE|-", help="write a record of the answer")
+    parser.add_argument(
+        "--out", type=written_file, metavar="REPLY.wav", help="write the speech here"
+    )
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE|-", help="write a record of the answer"
+    )
     add_placement(parser)
 
 

@@ -48,16 +48,19 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 def output_file(text: str) -> str:
     """A file that can be written, or - for the standard output; nothing is written yet."""
+    return text if text == "-" else str(written_file(text))
+
+
+def written_file(text: str) -> Path:
+    """A file that can be written; nothing is written yet."""
     path = Path(text)
-    if text == "-":
-        return text
-    if not text or path.is_dir():
+    if text in ("", "-") or path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file, not {text!r}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} can not be written")
-    return text
+    return path
 
 
 def _number(text: str) -> float:

@@ -79,8 +79,6 @@ def test_one_token_is_an_answer_without_speech(checkpoint: Path, tmp_path: Path)
         (("--audio", "none.wav"), "there is no file"),
         (("--image", "none.png"), "there is no file"),
         (("--image", "."), "can not read the picture"),
-        (("--text", "hi", "--max-tokens", 1, "--json", "none/x.json"), "can not write"),
-        (("--text", "hi", "--max-tokens", 1, "--out", "none/x.wav"), "can not write"),
     ],
 )
 def test_bad_input_is_one_error(
@@ -93,6 +91,28 @@ def test_bad_input_is_one_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match=why):
         run(checkpoint, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--json", "none/x.json"), "there is no folder none"),
+        (("--out", "none/x.wav"), "there is no folder none"),
+        (("--out", "."), "must be a file"),
+        (("--out", "-"), "must be a file"),
+    ],
+)
+def test_what_can_not_be_written_is_told_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    why: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "no checkpoint", "--text", "hi", *arguments)
+    assert why in capsys.readouterr().err
 
 
 def test_a_picture_too_thin_is_an_error(checkpoint: Path, tmp_path: Path) -> None:

@@ -119,6 +119,9 @@ def test_faults(published: dict, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="can not read"):
         read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="not a JSON object"):
+        read_config(tmp_path)
     with pytest.raises(CheckpointError, match="model_type 'llama'"):
         parse_config({"model_type": "llama"})
     del published["thinker_config"]["audio_end_token_id"]
