@@ -5,7 +5,8 @@ the right ones, their sound by an independent recogniser that hears which of all
 is. By voices that the embedded model was trained with and by others, clean and in noise. It needs
 the `bench` extra. Without `--exam` one is written first, by `omnid checkpoint exam`.
 
-Exit codes: 0 the exam was held, 1 a conversation failed or nothing could be measured.
+Exit codes: 0 the exam was held, 1 a conversation failed or nothing could be measured, 130 ended by
+Ctrl-C, with the marks so far.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from clients.bench.marks import Mark
 
 DEFAULT_URL = "http://127.0.0.1:8765"
+INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,18 +79,30 @@ def _hold(args: argparse.Namespace, folder: Path) -> int:
     from clients.bench.marks import summarize
 
     exam = read_exam(folder)
-    marks = asyncio.run(_examine_all(args, exam))
+    marks: list[Mark] = []
+    was_ended = False
+    try:
+        asyncio.run(_examine_all(args, exam, marks))
+    except KeyboardInterrupt:
+        if not marks:
+            raise
+        was_ended = True
+        print(f"ended after {len(marks)} conversations", file=sys.stderr)
     report: dict[str, Any] = {
         "summary": summarize(marks),
         "recogniser": _recogniser(exam),
         "seed": exam.seed,
+        "was_ended": was_ended,
         "marks": [mark.as_json() for mark in marks],
     }
     _tell(report, args.json)
+    if was_ended:
+        return INTERRUPTED
     return 1 if any(mark.failure for mark in marks) else 0
 
 
-async def _examine_all(args: argparse.Namespace, exam: Exam) -> list[Mark]:
+async def _examine_all(args: argparse.Namespace, exam: Exam, marks: list[Mark]) -> None:
+    """One conversation after the other; each one's mark is added as it is known."""
     from clients.bench.address import parse_address
     from clients.bench.examinee import examine
     from clients.bench.judge import Judge
@@ -101,11 +115,9 @@ async def _examine_all(args: argparse.Namespace, exam: Exam) -> list[Mark]:
     if not items:
         raise BenchError(f"no conversation of the exam is called {args.only}")
     judge = Judge(exam.originals)
-    marks = []
     for item in _counted(items):
         answers = await examine(address, item, exam.tools, args.timeout_s)
         marks.append(marked(item, answers, judge))
-    return marks
 
 
 def _counted(items: list[Any]) -> Iterable[Any]:

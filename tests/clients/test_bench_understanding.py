@@ -128,6 +128,24 @@ def test_marks_words_calls_and_sound(exam: Path, capsys: pytest.CaptureFixture[s
     assert base64.b64decode(picture.split(",")[1]) == b"a picture"
 
 
+def test_what_was_marked_before_ctrl_c_is_told(
+    exam: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hello = str(exam / "hello_how_are_you.wav")
+
+    def counted(items: list[Any]) -> Iterator[Any]:
+        yield items[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(understanding, "_counted", counted)
+    with serving([(HELLO, hello, None)]) as (_, url):
+        assert bench("--url", url, "--exam", str(exam), "--json", "-") == 130
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert (report["was_ended"], [mark["is_right"] for mark in report["marks"]]) == (True, [True])
+    assert "ended after 1 conversations" in printed.err
+
+
 def test_what_is_wrong_counts_as_wrong(exam: Path, capsys: pytest.CaptureFixture[str]) -> None:
     colour, other = str(exam / "what_colour_is_this.wav"), {"name": "set_light", "arguments": {}}
     # Other words; the right words with another sound behind a call without its argument.
