@@ -22,15 +22,22 @@ from models.config import DecoderConfig, OmniConfig, VocoderConfig, parse_config
 from models.engine_options import DEFAULT_OPTIONS
 from models.joining import MAX_FIRST_TOGETHER
 from models.stepping.pages import PAGE_SIZE
+from models.work import SHARED_PREFILL_UNITS
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "models" / "data" / "qwen3_omni_30b_config.json"
 H200_BYTES_PER_S = 4.8e12  # the data sheet's; a copy reaches about nine tenths of it
 LAUNCH_S = 1.5e-6  # assumed: a small kernel in a graph, end to end
 EAGER_LAUNCH_S = 5e-6  # assumed: one that the host launches by itself
-EAGER_LAUNCHES = 30  # assumed: of a layer outside graphs, experts in two products
+EAGER_LAUNCHES = 42  # counted: of a layer outside graphs, experts in two products
+AUDIO_LAUNCHES = 15  # of a layer of the audio encoder
+SHARED_EXPERT_LAUNCHES = 7  # more, where there is one
+SPANS_LAUNCHES = 40  # counted: of what a prefill makes once for all layers
+VOICE_LAUNCHES = 50  # counted: of a voice's beginning beside its prefix; and once for all 160
+VOICES_LAUNCHES = 160
 CONTEXT_TOKENS = 4096
 UNIT_TOKENS = DEFAULT_OPTIONS.prefill_tokens
+SHARED_TOKENS = UNIT_TOKENS * SHARED_PREFILL_UNITS
 BATCHES = (1, 8, 32)
 TOKENS_LEFT = (33, 110)  # of a question of two seconds, and of a whole window of eight
 TALKER_PREFIX = 9  # tokens before the first frame
@@ -231,30 +238,34 @@ def first_sound_table(config: OmniConfig) -> list[str]:
         stage="first sound",
         name="encoder",
         num_bytes=BF16 * layer * audio.num_layers,
-        num_launches=EAGER_LAUNCHES // 2 * audio.num_layers,
+        num_launches=AUDIO_LAUNCHES * audio.num_layers,
     )
     encoder_s = _eager_s([encoding])
 
     def begin_s(tokens: int, count: int) -> float:
         """From encoded questions to the first frames of so many."""
         frame_s = sum(k.predicted_s for k in predict(config, count) if k.stage != "thinker token")
+        starting_s = EAGER_LAUNCH_S * (VOICES_LAUNCHES + count * VOICE_LAUNCHES)
         parts = ((thinker, tokens), (talker, tokens), (talker, TALKER_PREFIX))
-        return frame_s + sum(_eager_s(_prefill(decoder, count * n)) for decoder, n in parts)
+        prefills_s = sum(_eager_s(_prefill(decoder, count * n)) for decoder, n in parts)
+        return prefills_s + starting_s + frame_s
 
     lines = [
         "## First sound of those who ask at once",
         "",
-        f"Outside graphs a layer is taken for {EAGER_LAUNCHES} launches of"
-        f" {1e6 * EAGER_LAUNCH_S:.0f} µs, which hide behind the bytes or the bytes behind them."
-        f" Each is encoded alone, {1e3 * encoder_s:.1f} ms; the rest is done for up to"
-        f" {MAX_FIRST_TOGETHER} at once.",
+        f"Outside graphs a layer has {EAGER_LAUNCHES} launches"
+        f" ({EAGER_LAUNCHES + SHARED_EXPERT_LAUNCHES} with a shared expert) of"
+        f" {1e6 * EAGER_LAUNCH_S:.0f} µs, which hide behind the bytes or the bytes behind them;"
+        f" a voice takes {VOICE_LAUNCHES} to begin."
+        f" Each question is encoded alone, {1e3 * encoder_s:.1f} ms; the rest is done for up to"
+        f" {MAX_FIRST_TOGETHER} at once, of no more than {SHARED_TOKENS} tokens.",
         "",
         "| tokens left | sessions | begin of a group ms | the last one's first sound ms |"
         " one after the other ms |",
         "|---:|---:|---:|---:|---:|",
     ]
     for tokens, count in itertools.product(TOKENS_LEFT, BATCHES):
-        size = min(count, MAX_FIRST_TOGETHER)
+        size = min(count, MAX_FIRST_TOGETHER, SHARED_TOKENS // tokens)
         group_s, alone_s = begin_s(tokens, size), begin_s(tokens, 1)
         last_s, apart_s = count * (encoder_s + group_s / size), count * (encoder_s + alone_s)
         figures = f"{1e3 * group_s:.1f} | {1e3 * last_s:.0f} | {1e3 * apart_s:.0f}"
@@ -264,9 +275,11 @@ def first_sound_table(config: OmniConfig) -> list[str]:
 
 def _prefill(config: DecoderConfig, tokens: int) -> list[Kernel]:
     layers = _layers("first sound", config, tokens, _paged(config, 1, CONTEXT_TOKENS))
-    return [replace(k, num_launches=0) for k in layers[:-1]] + [
-        replace(layers[-1], num_launches=EAGER_LAUNCHES * config.num_layers)
-    ]
+    has_shared = config.moe is not None and config.moe.shared_expert_size is not None
+    each = EAGER_LAUNCHES + has_shared * SHARED_EXPERT_LAUNCHES
+    num_launches = SPANS_LAUNCHES + each * config.num_layers
+    quiet = [replace(kernel, num_launches=0) for kernel in layers[:-1]]
+    return [*quiet, replace(layers[-1], num_launches=num_launches)]
 
 
 def _eager_s(kernels: list[Kernel]) -> float:

@@ -11,7 +11,8 @@ A forward that fails before `advance` leaves the cache as it was.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from torch import Tensor
 from models.cache_memory import cache_memory
 from models.config import DecoderConfig
 from models.errors import ContextFullError
+
+if TYPE_CHECKING:
+    from models.attention import Attend
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -42,6 +46,14 @@ class DecoderCache(Protocol):
 
     def advance(self, num_tokens: int) -> None:
         """Count the positions that every layer has appended."""
+
+
+@runtime_checkable
+class PooledCache(Protocol):
+    """A cache whose memory is one with others': new tokens of several are attended at once."""
+
+    def attend_spans(self, caches: Sequence[DecoderCache], counts: Sequence[int]) -> Attend:
+        """For `counts[i]` tokens of `caches[i]`, which are of one pool, this one among them."""
 
 
 class SequenceCache(DecoderCache, Protocol):

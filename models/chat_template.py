@@ -146,6 +146,8 @@ def read_template(folder: Path) -> ChatTemplate:
 
 def _default_source(raw: Mapping[str, Any]) -> str | None:
     """The template in a parsed file: one text, or a list of named ones."""
+    if not isinstance(raw, dict):
+        raise ValueError("it is not a JSON object")
     found = raw.get("chat_template")
     if isinstance(found, list):
         named = {item["name"]: item["template"] for item in found}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,31 @@ def parse_config(raw: Json) -> OmniConfig:
             f"model_type {raw.get('model_type')!r} is not supported; expected 'qwen3_omni_moe'"
         )
     try:
-        return _parse(raw)
+        config = _parse(raw)
     except KeyError as error:
         raise CheckpointError(f"config.json lacks the field {error}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"config.json has a field of another kind: {error}") from error
+    _check_numbers(config)
+    return config
+
+
+def _check_numbers(section: Any) -> None:
+    """Sizes and numbers of things are whole and above 0, ids and layers may be 0.
+
+    Raises:
+        CheckpointError: one is not; it is named.
+    """
+    for one in fields(section):
+        value = getattr(section, one.name)
+        if is_dataclass(value):
+            _check_numbers(value)
+        elif one.type == "int":
+            least = 0 if one.name.endswith(("_id", "_layer")) else 1
+            if not isinstance(value, int) or value < least:
+                raise CheckpointError(
+                    f"config.json: {one.name} is {value!r}, not a whole number from {least} on"
+                )
 
 
 def _parse(raw: Json) -> OmniConfig:
@@ -213,6 +235,8 @@ def _parse(raw: Json) -> OmniConfig:
 
 def _with(section_defaults: Json, raw: Json) -> Json:
     """`raw` over its class defaults; a null counts as absent where there is a default."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"{raw!r} is not an object")
     given = {key: value for key, value in raw.items() if value is not None}
     if "num_local_experts" in given:  # 5.x saves the talker's number of experts under this name
         given.setdefault("num_experts", given["num_local_experts"])

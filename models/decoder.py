@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from models import attention
 from models.attention import Attend
-from models.cache import DecoderCache
+from models.cache import DecoderCache, PooledCache
 from models.config import DecoderConfig
 from models.decode_step import DecodeStep
 from models.feed_forward import Mlp, SparseMlp
@@ -300,22 +300,23 @@ class Decoder(nn.Module):
         Raises:
             ResourceError: a cache is full; none was changed.
         """
-        if len(caches) == 1:
-            (cache,) = caches
+        first, window = caches[0], self.config.sliding_window
+        is_pooled = window is None and isinstance(first, PooledCache)
+        if len(caches) == 1 and not is_pooled:
             return self.forward(
-                hidden_states, position_ids, cache, deepstack=deepstack, capture_layer=capture_layer
+                hidden_states, position_ids, first, deepstack=deepstack, capture_layer=capture_layer
             )
         spans = list(zip(caches, counts, strict=True))
         for cache, count in spans:
             cache.reserve(count)
-        window, device = self.config.sliding_window, hidden_states.device
-        attend = attention.Spans(
-            [
-                attention.Sequence(cache, _attention_mask(count, cache.num_visible, window, device))
+        if isinstance(first, PooledCache) and is_pooled:
+            attend = first.attend_spans(caches, counts)
+        else:
+            masks = [
+                _attention_mask(count, cache.num_visible, window, hidden_states.device)
                 for cache, count in spans
-            ],
-            counts,
-        )
+            ]
+            attend = attention.Spans(list(map(attention.Sequence, caches, masks)), counts)
         rotary = self.rotary(position_ids, hidden_states.dtype)
         output = self._through(hidden_states, rotary, attend, deepstack, capture_layer)
         for cache, count in spans:

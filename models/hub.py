@@ -15,8 +15,10 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from models.config import read_config
 from models.devices import describe_devices, format_bytes
 from models.errors import CheckpointError, ResourceError
+from models.packing import read_packing
 
 # Whatever HTTP library this version of the hub's client uses, its errors are bases of its own.
 _NETWORK_ERRORS: tuple[type[Exception], ...] = (
@@ -89,6 +91,10 @@ def _download(name: str) -> Path:
     if not any(file.endswith(".safetensors") for file, _ in sizes):
         raise CheckpointError(f"{name} has no safetensors weights")
     check_room(name, sizes, cached_bytes=_cached_bytes(name))
+    # Whether it can be read at all is told before 70 GB of it have come.
+    begun = Path(snapshot_download(name, revision=info.sha, allow_patterns=["config.json"]))
+    read_config(begun)
+    read_packing(begun)
     files = [file for file, _ in sizes]
     return Path(snapshot_download(name, revision=info.sha, allow_patterns=files))
 

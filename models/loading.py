@@ -17,6 +17,8 @@ from models.config import OmniConfig
 from models.devices import describe_device, pick_device, pick_dtype
 from models.errors import ResourceError
 from models.memory_plan import StagePlan, place_stages, plan_memory, shortage, spread_stages
+from models.packed_matrices import GROUP
+from models.packing import read_packing
 from models.placement import ExpertWeights, Placement
 from models.qwen3_omni.model import Qwen3Omni
 from models.random_weights import random_model
@@ -29,13 +31,17 @@ _FEWER_BYTES: Final[tuple[ExpertWeights, ...]] = ("full", "int8", "int4")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """A placement made out: each stage's device and bytes, and what is free on these devices."""
+    """A placement made out: each stage's device and bytes, and what is free on these devices.
+
+    `group`: columns that share a scale where experts are kept in int4.
+    """
 
     dtype: torch.dtype
     experts: ExpertWeights
     places: Mapping[str, torch.device]
     plan: Mapping[str, StagePlan]
     free_bytes: Mapping[torch.device, int]
+    group: int = GROUP
 
     @property
     def shortage(self) -> str | None:
@@ -49,8 +55,9 @@ def place(
     *,
     num_sessions: int = 1,
     context_tokens: int = CONTEXT_TOKENS,
+    group: int = GROUP,
 ) -> Placed:
-    """Make a placement out, whether it fits or not.
+    """Make a placement out, whether it fits or not; `group` is the checkpoint's.
 
     With `device = "auto"` and no stage's device named, talker and vocoder go to a second GPU where
     the first has no room for all.
@@ -67,6 +74,7 @@ def place(
         context_tokens=context_tokens,
         dtype=dtype,
         experts=experts,
+        group=group,
     )
     devices = list(dict.fromkeys(places.values()))
     is_free = placement.device == "auto" and not placement.devices and device.type == "cuda"
@@ -75,7 +83,14 @@ def place(
     free_bytes = {each: describe_device(each).free_bytes for each in devices}
     if is_free:
         places = spread_stages(plan, devices, free_bytes)
-    return Placed(dtype=dtype, experts=experts, places=places, plan=plan, free_bytes=free_bytes)
+    return Placed(
+        dtype=dtype,
+        experts=experts,
+        places=places,
+        plan=plan,
+        free_bytes=free_bytes,
+        group=group,
+    )
 
 
 def advice(
@@ -95,6 +110,7 @@ def advice(
                 context_tokens=context_tokens,
                 dtype=dtype,
                 experts=experts,
+                group=placed.group,
             )
             if replace(placed, plan=plan).shortage is None:
                 wanted = {"dtype": str(dtype).removeprefix("torch."), "experts": experts}
@@ -104,13 +120,23 @@ def advice(
     return "no dtype and no packing of experts makes it fit: free memory, or name other devices"
 
 
+def packed_group(folder: Path) -> int:
+    """Columns that share a scale where a checkpoint's experts are kept in int4.
+
+    Raises:
+        CheckpointError: its matrices are packed in a way that can not be read.
+    """
+    packing = read_packing(folder)
+    return GROUP if packing is None else packing.kept_group
+
+
 def load_placed(folder: Path, config: OmniConfig, placement: Placement) -> Qwen3Omni:
     """The model of a checkpoint folder.
 
     Raises:
         CheckpointError, ResourceError: it can not be loaded so; the message says why on one line.
     """
-    placed = place(config, placement)
+    placed = place(config, placement, group=packed_group(folder))
     check(config, placed, what=str(folder))
     return load_model(
         folder,

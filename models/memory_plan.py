@@ -15,6 +15,7 @@ from torch import nn
 from models.config import DecoderConfig, OmniConfig
 from models.devices import format_bytes, pick_device
 from models.errors import ResourceError
+from models.packed_matrices import GROUP
 from models.placement import STAGES, ExpertWeights
 from models.skeleton import skeleton
 
@@ -45,14 +46,15 @@ def plan_memory(
     context_tokens: int,
     dtype: torch.dtype,
     experts: ExpertWeights = "full",
+    group: int = GROUP,
 ) -> dict[str, StagePlan]:
     """Bytes of each stage of STAGES that the checkpoint has.
 
     Args:
         dtype: of weights and caches; the vocoder is float32 always.
-        experts: how the thinker's are kept.
+        experts: how the thinker's are kept. group: columns that share a scale in int4.
     """
-    model = skeleton(config, dtype=dtype, experts=experts)
+    model = skeleton(config, dtype=dtype, experts=experts, group=group)
     thinker = config.thinker.decoder
     plan = {
         "thinker": StagePlan(

@@ -228,10 +228,13 @@ class Int4Matrices(nn.Module):
                     " unpacked, or in int8, they can be read"
                 )
             group = rows.levels.shape[1] // rows.scales.shape[1]
-            if group != self.group:
+            if group % self.group:
                 raise CheckpointError(f"packed in groups of {group}, not of {self.group} columns")
-            scales = rows.scales.to(device)
-            offsets = (MIDDLE - rows.zeros.to(device)) * scales
+            scales, zeros = (  # a wider group is several that are alike
+                part.to(device).repeat_interleave(group // self.group, 1)
+                for part in (rows.scales, rows.zeros)
+            )
+            offsets = (MIDDLE - zeros) * scales
             return rows.levels.to(device), scales.to(torch.bfloat16), offsets.to(torch.bfloat16)
         parts = torch.unflatten(rows.to(device, torch.float32), 1, (-1, self.group))
         low, high = parts.aminmax(dim=-1)

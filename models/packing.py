@@ -17,6 +17,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from models.errors import CheckpointError
+from models.packed_matrices import GROUP, KERNEL_GROUPS
 from models.quantized import BITS, Grouped, read_awq, read_gptq, read_packed, read_scaled
 
 Method = Literal["awq", "gptq", "packed", "scaled"]
@@ -35,7 +36,7 @@ class Packing:
     Attributes:
         method: the last two are compressed-tensors'. bits: of a number.
         parts: last parts of the names of one matrix's tensors. ignored: of what is not needed.
-        group_size: columns that share a scale; None: a whole row, or the matrix.
+        group_size: columns that share a scale; None: a whole row.
         block: rows and columns that share a scale, where a matrix is scaled in blocks.
         is_v2: GPTQ's zero points are stored as they are, not less one.
     """
@@ -47,6 +48,15 @@ class Packing:
     group_size: int | None = 128
     block: tuple[int, int] | None = None
     is_v2: bool = False
+
+    @property
+    def kept_group(self) -> int:
+        """Columns of a group where experts are kept in four bits: the file's, where its levels can
+        stay; ours where they are rounded again or a group is too wide, and so split.
+        """
+        stays = self.method != "scaled" and self.bits == BITS
+        fits = self.group_size is not None and self.group_size <= KERNEL_GROUPS[-1]
+        return self.group_size if stays and fits and self.group_size is not None else GROUP
 
     def names(self, names: Iterable[str]) -> list[str]:
         """The names that `tensors` gives out for a checkpoint with these."""
@@ -129,7 +139,9 @@ def read_packing(folder: Path) -> Packing | None:
         return None
     if not isinstance(raw, dict):
         raise CheckpointError(f"quantization_config of config.json must be an object, not {raw!r}")
-    match method := raw.get("quant_method"):
+    if "quant_method" not in raw:
+        raise CheckpointError("quantization_config of config.json names no quant_method")
+    match method := raw["quant_method"]:
         case "awq":
             return _awq(raw)
         case "gptq":
@@ -163,7 +175,7 @@ def _group(raw: Mapping[str, Any]) -> int | None:
     """Columns that share a scale, of awq and gptq."""
     method, bits, group_size = raw["quant_method"], raw.get("bits"), raw.get("group_size", 128)
     if bits != BITS:
-        raise CheckpointError(f"{method} with {bits} bits can not be read; with {BITS} it can")
+        raise CheckpointError(f"{method} with {bits!r} bits can not be read; with {BITS} it can")
     if not isinstance(group_size, int):
         raise CheckpointError(f"{method} with a group_size of {group_size!r}: it is a whole number")
     return group_size if group_size > 0 else None
@@ -224,9 +236,10 @@ def _scheme(raw: Mapping[str, Any], group: Mapping[str, Any]) -> Packing:
             group_size=None,
             block=_block(weights.get("block_structure")) if strategy == "block" else None,
         )
+    kind = weights.get("type", "int")
     raise CheckpointError(
-        f"{COMPRESSED} as {layout!r} of {bits} bits can not be read;"
-        f" {PACKED_FORMAT!r} of {BITS} and 8 bits and {', '.join(SCALED_FORMATS)} of 8 can"
+        f"{COMPRESSED} as {layout!r} of {bits!r} bits ({kind}) can not be read; {PACKED_FORMAT!r}"
+        f" of {BITS} and 8 bits (int) and {', '.join(SCALED_FORMATS)} of 8 can"
     )
 
 
@@ -237,7 +250,7 @@ def _block(given: object) -> tuple[int, int] | None:
         return None
     try:
         rows, columns = (int(size) for size in sizes)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rows = columns = 0
     if rows < 1 or columns < 1:
         raise CheckpointError(f"blocks of {given!r} can not be read; two whole numbers can")

@@ -413,5 +413,5 @@ class ReplyMaker:
 
 
 def _to_int16(pcm: Tensor) -> Pcm16:
-    """The one point of a frame where the host waits for the device."""
+    """To the host, which waits for the device here where the samples are there still."""
     return (pcm * 32767.0).round().to(torch.int16).cpu().numpy()

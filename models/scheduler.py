@@ -45,7 +45,8 @@ class Unit:
 class EncodingQueue(Protocol):
     """Says whether a context waits for an encoder."""
 
-    def has_work(self, context: Context) -> bool: ...
+    def has_work(self, context: Context) -> bool:
+        """Whether this one does."""
 
 
 def choose(
@@ -120,6 +121,7 @@ def _class_of(reply: Reply, slack_s: float) -> Class:
 
 
 def slack_of(reply: Reply, now_s: float) -> float:
+    """Seconds of speech that its listener has left; 0 where nothing has been made."""
     slack = reply.playout.slack_s(now_s)
     return 0.0 if slack is None else slack
 

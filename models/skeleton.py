@@ -25,21 +25,19 @@ def skeleton(
     *,
     dtype: torch.dtype,
     experts: ExpertWeights = "full",
-    group: int | None = GROUP,
+    group: int = GROUP,
 ) -> Qwen3Omni:
     """A model without memory.
 
     Args:
         experts: how the thinker's experts are kept: in `dtype`, or in fewer bits.
-        group: columns that share a scale in int4; None: a whole row.
+        group: columns that share a scale in int4.
     """
     with torch.device("meta"):
         model = Qwen3Omni(config)
     set_dtypes(model, dtype)
     if experts != "full":
-        moe = config.thinker.decoder.moe
-        widest = 0 if moe is None else max(moe.expert_size, config.thinker.decoder.hidden_size)
-        pack_experts(model.thinker.model, experts, group=widest if group is None else group)
+        pack_experts(model.thinker.model, experts, group=group)
     return model
 
 

@@ -3,13 +3,14 @@
 Starts from the first text token alone; each further frame reads the next one. When the text is over
 the talker reads an end-of-text token once and padding from then on, until it samples its own end.
 While the text is merely late the voice waits: padding early would change the speech. Voices that
-have begun make their frames together where they can, each as it would alone. Source: Qwen3-Omni's
-talker, spec 5.2.
+have begun, or that all begin, make their frames together where they can, each as it would alone.
+Source: Qwen3-Omni's talker, spec 5.2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Self
 
@@ -20,6 +21,7 @@ from models.cache import SequenceCache
 from models.qwen3_omni.code_predictor import CodecFrame
 from models.qwen3_omni.model import Qwen3Omni
 from models.qwen3_omni.talker import SpecialText, Talker
+from models.qwen3_omni.vocoder import VocoderState
 from models.sampling import Sampler
 
 
@@ -60,10 +62,14 @@ class Voice:
         self._code_sampler = code_sampler
         self._residual_sampler = residual_sampler
         self._max_codes = max_codes
-        self._vocoder_state = model.code2wav.new_state()
         self._frame: CodecFrame | None = None
         self._is_end_read = False
         self.num_frames = 0
+
+    @cached_property
+    def _vocoder_state(self) -> VocoderState:
+        """Made when the first sound is: voices by steps have theirs elsewhere."""
+        return self._code2wav.new_state()
 
     def reserve(self) -> None:
         """Make room for the next frame, and for what is before the first.
@@ -74,18 +80,15 @@ class Voice:
         is_first = self._position == self._first_position
         self._cache.reserve(self._talker.prefix_length(self._special) if is_first else 1)
 
-    def next_frame(self, token: int | None) -> tuple[int, ...] | None:
-        """Make the next frame's codes, reading a text token (None: the text is over).
-
-        Returns None when the talker is done.
-        """
-        return self.next_frames([self], [token])[0]
-
     @classmethod
     def next_frames(
         cls, voices: Sequence[Self], tokens: Sequence[int | None]
     ) -> list[tuple[int, ...] | None]:
-        """`next_frame` of several voices of one model that have begun, or that all begin."""
+        """The codes of the next frame of several voices of one model that have begun, or that all
+        begin; each reads a text token, or None where its text is over.
+
+        Returns None for each whose talker is done.
+        """
         talker = voices[0]._talker
         if voices[0]._frame is None:
             hidden = cls._start(voices, tokens)

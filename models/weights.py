@@ -54,7 +54,7 @@ def load_model(
         another shape. ResourceError: the device has not enough free memory.
     """
     packing = read_packing(folder)
-    group = GROUP if packing is None else packing.group_size
+    group = GROUP if packing is None else packing.kept_group
     model = skeleton(config, dtype=dtype, experts=experts, group=group)
     _load(model, folder, packing, device, places)
     lay_out_for_decoding(model)

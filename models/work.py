@@ -32,6 +32,7 @@ from models.threads import num_cores, side_by_side
 from models.word_reading import WordReader
 
 Made = TypeVar("Made")
+SHARED_PREFILL_UNITS = 2  # of prefill for several who wait for a first sound
 MAX_SHARED_ENCODINGS = 32  # units in a row before a prefill that is shared
 
 
@@ -137,7 +138,8 @@ class Work:
             self._encode_others()
         started_s = self._clock()
         room_s = scheduler.room_s(self._replies.values(), started_s, len(self._contexts))
-        max_tokens = self._pace.chunk(self._prefill_tokens, room_s)
+        most = self._prefill_tokens * (SHARED_PREFILL_UNITS if shares else 1)
+        max_tokens = self._pace.chunk(most, room_s)
         units = [unit]
         if shares:
             units = joining.join_prefill(
@@ -146,7 +148,7 @@ class Work:
                 self._replies.values(),
                 self._encoder,
                 now_s=started_s,
-                max_batch=self._max_batch,
+                max_batch=min(self._max_batch, joining.MAX_FIRST_TOGETHER),
                 max_tokens=max_tokens,
             )
         caches = [self._contexts[each.context].thinker_cache for each in units]

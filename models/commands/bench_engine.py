@@ -26,6 +26,7 @@ from models.commands.flags import between, output_file, whole
 from models.commands.floor import measure_floor
 from models.commands.placement import add_placement, placement_of
 from models.config import OmniConfig, parse_config, read_config
+from models.devices import pick_device, pick_dtype
 from models.encoding import FRAMES_PER_S
 from models.engine_options import GRAPHS
 from models.errors import RequestError
@@ -122,6 +123,7 @@ def _loaded(args: argparse.Namespace) -> tuple[Path, Bench]:
     where they lie, and the tokenizer is the tiny checkpoint's.
     """
     placement = placement_of(args)
+    pick_dtype(pick_device(placement.device), placement.dtype)  # refused before anything is made
     wanted = {
         "seconds": args.seconds,
         "window_s": args.window,

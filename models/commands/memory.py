@@ -7,8 +7,9 @@ from pathlib import Path
 from models.config import OmniConfig, parse_config, read_config
 from models.devices import format_bytes
 from models.errors import CheckpointError
-from models.loading import advice, place
+from models.loading import advice, packed_group, place
 from models.memory_plan import device_bytes
+from models.packed_matrices import GROUP
 from models.placement import Placement
 from models.sizes import SIZES
 from models.tiny_config import tiny_config
@@ -20,8 +21,14 @@ def print_plan(model: str, placement: Placement, *, num_sessions: int, context_t
     Raises:
         CheckpointError, ResourceError: no such model, or a device that is not here.
     """
-    config = _config(model)
-    placed = place(config, placement, num_sessions=num_sessions, context_tokens=context_tokens)
+    config, group = _config(model)
+    placed = place(
+        config,
+        placement,
+        num_sessions=num_sessions,
+        context_tokens=context_tokens,
+        group=group,
+    )
     dtype = str(placed.dtype).removeprefix("torch.")
     print(f"\nMemory of {model}, {num_sessions} conversations of {context_tokens} tokens")
     print(f"  numbers are {dtype}, the thinker's experts {placed.experts}")
@@ -43,11 +50,11 @@ def print_plan(model: str, placement: Placement, *, num_sessions: int, context_t
     return False
 
 
-def _config(model: str) -> OmniConfig:
-    """A checkpoint folder's, or that of a named size."""
+def _config(model: str) -> tuple[OmniConfig, int]:
+    """A checkpoint folder's, or that of a named size; and the group of its packed experts."""
     if model in SIZES:
-        return parse_config(tiny_config(SIZES[model]))
+        return parse_config(tiny_config(SIZES[model])), GROUP
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"no such checkpoint folder: {model} (nothing is downloaded here)")
-    return read_config(folder)
+    return read_config(folder), packed_group(folder)

@@ -1,7 +1,8 @@
 """From logits to ids on the device, a row for each session, with random numbers of its own.
 
 Every session draws by a counter (Philox): its numbers depend on its seed and on how many ids it has
-drawn, never on its neighbours in a batch nor on which path ran; the plain path makes the same ones.
+drawn, never on its neighbours in a batch, and are the same in `reference` and `fused`. (The engine
+without steps draws by torch's generators: for a seed it says something else.)
 Order of the steps as in `models.sampling`; equals of the last id kept are kept, too.
 """
 

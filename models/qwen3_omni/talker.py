@@ -21,11 +21,8 @@ from models.config import DecoderConfig, OmniConfig, TalkerConfig
 from models.decode_step import project
 from models.decoder import Decoder
 from models.errors import CheckpointError, RequestError
-from models.qwen3_omni.code_predictor import CodecFrame, CodePredictor
-from models.sampling import NEGATIVE_INFINITY, SamplingSettings
-
-# The published generation defaults of the first code of a frame.
-CODE_SAMPLING = SamplingSettings(temperature=0.9, top_k=50, repetition_penalty=1.05)
+from models.qwen3_omni.code_predictor import CodePredictor
+from models.sampling import NEGATIVE_INFINITY
 
 NUM_PREFIX_CODES = 6  # fed behind the assistant's header, before a reply's first frame
 NUM_RESERVED_CODES = 1024  # at the end of the codec vocabulary: never spoken, save the end id
@@ -166,13 +163,9 @@ class Talker(nn.Module):
         embeds: Tensor = self.model.codec_embedding(codes)
         return embeds
 
-    def embed_frame(self, frame: CodecFrame, text: Tensor) -> Tensor:
-        """Input of the step after `frame`: its codes plus the next text, [H] -> [1, H]."""
-        return self.embed_frames(frame.codes[:1], frame.residual_embedding, text)
-
     def embed_frames(self, codes: Tensor, residuals: Tensor, texts: Tensor) -> Tensor:
-        """The same for several voices: first codes [B], sums of the others' embeddings [B, H], and
-        texts [B, H] -> [B, H].
+        """Inputs of the steps after frames of several voices: first codes [B], sums of the others'
+        embeddings [B, H], and the next texts [B, H] -> [B, H].
         """
         return self.embed_code(codes) + (residuals + texts)
 

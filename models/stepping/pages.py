@@ -1,21 +1,23 @@
 """Key/value caches of many sequences in pages of one pool.
 
-`PagedCache` has the interface of `models.cache.KvCache`, so prefill writes a sequence as ever; a
-step for many sequences reads the same pages through the table's rows. What a sequence holds is what
+`PagedCache` has the interface of `models.cache.KvCache`; prefills of several sequences write and
+read them at once (`models.stepping.paged_spans`), and a step reads the same pages through the
+table's rows. What a sequence holds is what
 its positions need, rounded up to a page. Page 0 and row 0 belong to nobody: unused entries of the
 table and the empty rows of a batch point there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from models.cache import KeysValues
+from models.cache import DecoderCache, KeysValues
 from models.config import DecoderConfig
 from models.errors import ContextFullError, ResourceError
+from models.stepping.paged_spans import PagedSpans
 
 PAGE_SIZE = 64
 
@@ -179,6 +181,14 @@ class PagedCache:
             joined = pages.index_select(0, held).transpose(0, 1).flatten(1, 2)  # [Hkv, S, D]
             whole.append(joined[:, :stop])
         return whole[0], whole[1]
+
+    def attend_spans(self, caches: Sequence[DecoderCache], counts: Sequence[int]) -> PagedSpans:
+        """As `models.cache.PooledCache` says."""
+        paged = [cache for cache in caches if isinstance(cache, PagedCache)]
+        assert all(cache._table is self._table for cache in paged)
+        assert len(paged) == len(caches)
+        rows, lengths = [cache.row for cache in paged], [cache.length for cache in paged]
+        return PagedSpans(self._table, rows, lengths, counts)
 
     def advance(self, num_tokens: int) -> None:
         """Count the positions that every layer, or a step on the device, has appended."""

@@ -88,4 +88,3 @@ class SpeechSlots:
         for draws, chosen in zip((self.code_draws, self.residual_draws), settings, strict=True):
             draws.put(slot, chosen, seed)
             seed = (seed + 1) % 2**62  # the two draw by different numbers
-        self.vocoder.clear(slot)

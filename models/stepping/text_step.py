@@ -145,9 +145,10 @@ class _Token:
         head = self._thinker.lm_head.weight
         self._logits[:, :-1] = final_projection(model, made, head, self._operations)
         allowed = self._logits.scatter(1, banned[:, None], NEGATIVE_INFINITY)[:, :-1]
-        best, ids = allowed.topk(min(BEST, allowed.shape[1]))
+        # In the order of their ids: of equal ones the first is best, as everywhere.
+        ids = allowed.topk(min(BEST, allowed.shape[1])).indices.sort(dim=1).values
         draws = Draws(heat, top_k.to(torch.int32), top_p, self._penalty, seeds, counts)
-        drawn = self._operations.sample(best, draws, None)
+        drawn = self._operations.sample(allowed.gather(1, ids), draws, None)
         self._ids.copy_(ids.gather(1, drawn[:, None])[:, 0])
 
 

@@ -46,15 +46,16 @@ class VocoderSlots:
         )
         self.num_frames = torch.zeros(num_slots, dtype=torch.int64, device=weight.device)
 
-    def clear(self, slot: int) -> None:
-        """Begin a stream. What its ring holds is not seen before it is written."""
-        self.num_frames[slot] = 0
-        for tail in self.tails:
-            tail[slot].zero_()
+    def clear(self, rows: Tensor) -> None:
+        """Begin the streams of the slots [B] int64. What their rings hold is not seen before it is
+        written.
+        """
+        for past in (self.num_frames, *self.tails):
+            past.index_fill_(0, rows, 0)
 
 
 class VocoderStep:
-    """See the module's docstring; one object for each kind of step."""
+    """See the module's docstring; one object for each kind of step. The first clears the pasts."""
 
     def __init__(
         self, vocoder: Code2Wav, slots: VocoderSlots, operations: Operations, *, is_first: bool
@@ -71,6 +72,8 @@ class VocoderStep:
     def __call__(self, codes: Tensor, rows: Tensor) -> Tensor:
         """[B, num_quantizers] int64 codes of the slots `rows` [B] int64 -> [B, samples] float32."""
         vocoder = self._vocoder
+        if self._is_first:
+            self._slots.clear(rows)
         hidden = vocoder.code_embedding(codes + vocoder.code_offset).mean(dim=1)  # [B, H]
         x = self._front(hidden, rows)[..., None]  # [B, H, 1]
         for stage in vocoder.upsample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from copy import deepcopy
 from dataclasses import replace
@@ -124,6 +125,22 @@ def test_faults(published: dict, tmp_path: Path) -> None:
         read_config(tmp_path)
     with pytest.raises(CheckpointError, match="model_type 'llama'"):
         parse_config({"model_type": "llama"})
+    for section, field, value, why in (
+        ("thinker_config", None, [], "not an object"),
+        ("talker_config", "speaker_id", [1], "another kind"),
+        ("code2wav_config", "upsample_rates", 3, "another kind"),
+        ("code2wav_config", "hidden_size", "64", "another kind"),
+        ("code2wav_config", "decoder_dim", 2.5, "decoder_size is 2.5"),
+        ("code2wav_config", "decoder_dim", -4, "decoder_size is -4"),
+        ("talker_config", "codec_bos_id", -1, "codec_bos_id is -1"),
+    ):
+        spoilt = copy.deepcopy(published)
+        if field is None:
+            spoilt[section] = value
+        else:
+            spoilt[section][field] = value
+        with pytest.raises(CheckpointError, match=why):
+            parse_config(spoilt)
     del published["thinker_config"]["audio_end_token_id"]
     with pytest.raises(CheckpointError, match="audio_end_token_id"):
         parse_config(published)

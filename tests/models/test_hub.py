@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -12,6 +14,8 @@ from models import hub
 from models.devices import DeviceInfo
 from models.errors import CheckpointError, ResourceError
 from models.hub import resolve_checkpoint
+from models.sizes import SIZES
+from models.tiny_config import tiny_config
 
 GIB = 2**30
 
@@ -19,7 +23,7 @@ GIB = 2**30
 class FakeHub:
     """The hub's client: files by size; `fault` is raised instead of an answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.files = {
             "config.json": 1000,
             "model-1.safetensors": 3 * GIB,
@@ -28,6 +32,7 @@ class FakeHub:
         self.fault: Exception | None = None
         self.downloads: list[tuple[str, tuple[str, ...]]] = []
         self.cached: Path | None = None
+        self.snapshot = folder
 
     def model_info(self, name: str, *, files_metadata: bool) -> SimpleNamespace:
         assert files_metadata
@@ -48,13 +53,18 @@ class FakeHub:
             if self.cached is None:
                 raise LocalEntryNotFoundError("not cached")
             return str(self.cached)
-        self.downloads.append((name, tuple(allow_patterns or ())))
-        return "/cache/snapshot"
+        wanted = tuple(allow_patterns or ())
+        if wanted != ("config.json",):
+            self.downloads.append((name, wanted))
+        return str(self.snapshot)
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
-    made = FakeHub()
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(tiny_config(SIZES["tiny"])), encoding="utf-8")
+    made = FakeHub(folder)
     monkeypatch.setattr(hub, "HfApi", lambda: made)
     monkeypatch.setattr(hub, "snapshot_download", made.snapshot_download)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -92,10 +102,27 @@ def test_downloads_only_what_is_needed(fake: FakeHub) -> None:
         "onnx/model.safetensors": 900 * GIB,
         "pytorch_model.bin": 900 * GIB,
     }
-    assert resolve_checkpoint("Qwen/Omni") == Path("/cache/snapshot")
+    assert resolve_checkpoint("Qwen/Omni") == fake.snapshot
     [(name, files)] = fake.downloads
     assert name == "Qwen/Omni"
     assert set(files) == {"config.json", "model-1.safetensors", "model-2.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"model_type": "llama"}, "model_type 'llama'"),
+        ({"quantization_config": {"quant_method": "spqr"}}, "'spqr' can not be read"),
+    ],
+)
+def test_what_can_not_be_read_is_told_before_its_weights_come(
+    fake: FakeHub, changed: dict[str, Any], why: str
+) -> None:
+    raw = {**tiny_config(SIZES["tiny"]), **changed}
+    (fake.snapshot / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=why):
+        resolve_checkpoint("Qwen/Omni")
+    assert fake.downloads == []
 
 
 def test_too_little_disk(fake: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -107,7 +134,7 @@ def test_too_little_disk(fake: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_pat
     blobs.mkdir(parents=True)
     with (blobs / "half").open("wb") as file:
         file.truncate(2 * GIB)  # sparse: the rest of a broken download
-    assert resolve_checkpoint("Qwen/Omni") == Path("/cache/snapshot")
+    assert resolve_checkpoint("Qwen/Omni") == fake.snapshot
 
 
 def test_too_little_memory(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +148,7 @@ def test_what_fits_with_packed_experts_is_downloaded(
     fake: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room(monkeypatch, disk=100 * GIB, memory=3 * GIB)
-    assert resolve_checkpoint("Qwen/Omni") == Path("/cache/snapshot")
+    assert resolve_checkpoint("Qwen/Omni") == fake.snapshot
 
 
 def test_no_weights(fake: FakeHub) -> None:

@@ -19,6 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.errors import CheckpointError
+from models.loading import packed_group
+from models.memory_plan import plan_memory
+from models.packed_matrices import Int4Matrices
 from models.packing import read_packing
 from models.quantized import read_packed, read_scaled
 from models.weights import load_model
@@ -124,6 +127,43 @@ def test_four_bits_stay_packed_where_experts_are(oracle: Oracle, tmp_path: Path)
     torch.testing.assert_close(experts.down_proj.dequantized(3), down, rtol=0.01, atol=0.02)
 
 
+@pytest.mark.parametrize("name", ["w4-rows", "w8", "fp8-blocks"])
+def test_what_has_no_groups_gets_ours(oracle: Oracle, tmp_path: Path, name: str) -> None:
+    """A scale of a whole row is repeated, and what has 8 bits is rounded as a full matrix is."""
+    expected = packed_checkpoint(oracle, tmp_path, name)
+    model = load_model(tmp_path, oracle.config, device=CPU, dtype=torch.float32, experts="int4")
+    experts = model.thinker.model.layers[1].mlp.experts
+    down = expected[PACKED + "mlp.experts.3.down_proj.weight"]
+    own = Int4Matrices(1, *down.shape)
+    own.put(0, 0, down)
+    assert experts.down_proj.group == own.group
+    made = experts.down_proj.dequantized(3)
+    if name == "w4-rows":
+        torch.testing.assert_close(made, down, rtol=0.01, atol=0.02)
+    else:
+        torch.testing.assert_close(made, own.dequantized(0))
+
+
+def test_the_plan_knows_a_checkpoints_groups(oracle: Oracle, tmp_path: Path) -> None:
+    """A scale and an offset for each eight columns weigh as much as the levels."""
+    packed_checkpoint(oracle, tmp_path, "w4")
+    group = packed_group(tmp_path)
+    packed, usual = (
+        plan_memory(
+            oracle.config,
+            num_sessions=1,
+            context_tokens=1,
+            dtype=torch.float32,
+            experts="int4",
+            group=size,
+        )["thinker"].weights
+        for size in (group, 16)
+    )
+    model = load_model(tmp_path, oracle.config, device=CPU, dtype=torch.float32, experts="int4")
+    assert group == 8
+    assert packed == sum(p.nbytes for p in model.thinker.parameters()) > usual
+
+
 def test_columns_may_have_groups_out_of_order(oracle: Oracle, tmp_path: Path) -> None:
     """As older versions of the library wrote them (`actorder: group`)."""
     weight = torch.randn(6, 20, generator=torch.Generator().manual_seed(3))
@@ -197,6 +237,9 @@ def test_a_part_that_is_missing_is_named(oracle: Oracle, tmp_path: Path) -> None
         ({**quantization("pack-quantized", INT4), "config_groups": [1]}, "without config_groups"),
         ({**quantization("pack-quantized", INT4), "kv_cache_scheme": {}}, "quantized caches"),
         ({"quant_method": "fp8", "weight_block_size": "a lot"}, "blocks of 'a lot'"),
+        ({"quant_method": "fp8", "weight_block_size": [float("inf"), 2]}, "blocks of"),
+        (quantization("pack-quantized", {**INT4, "type": "float"}), r"of 4 bits \(float\)"),
+        (quantization("pack-quantized", {**INT4, "num_bits": "4"}), "of '4' bits"),
         (
             {
                 **quantization("pack-quantized", INT4),

@@ -169,7 +169,7 @@ def test_a_packed_checkpoint_loads(oracle: Oracle, tmp_path: Path, method: str) 
         ({"quant_method": "awq", "bits": 4, "version": None}, "packed for None"),
         ({"quant_method": "spqr", "bits": 4}, "'spqr'"),
         ({"quant_method": "gptq", "bits": 4, "group_size": None}, "group_size of None"),
-        ({}, "packed as None"),
+        ({}, "names no quant_method"),
         ([], r"must be an object, not \[\]"),
     ],
 )

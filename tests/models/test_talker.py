@@ -12,9 +12,10 @@ from torch import Tensor
 
 from models.cache import KvCache
 from models.errors import RequestError
+from models.generation import CODES
 from models.qwen3_omni.code_predictor import RESIDUAL_SAMPLING
 from models.qwen3_omni.model import Qwen3Omni
-from models.qwen3_omni.talker import CODE_SAMPLING, SpecialText, Talker
+from models.qwen3_omni.talker import SpecialText, Talker
 from models.sampling import Sampler, SamplingSettings
 
 CPU = torch.device("cpu")
@@ -106,7 +107,11 @@ def speak(ours: Qwen3Omni, reply: Reply) -> tuple[Tensor, list[list[int]]]:
         frame = talker.code_predictor.predict(hidden, code, talker.embed_code(code), residuals)
         read = tail[len(frames)] if len(frames) < len(tail) else special.pad
         frames.append(frame.codes.tolist())
-        hidden = talker(talker.embed_frame(frame, read), position.view(1), cache)[-1]
+        hidden = talker(
+            talker.embed_frames(frame.codes[:1], frame.residual_embedding, read),
+            position.view(1),
+            cache,
+        )[-1]
         position = position + 1
     return embeds, frames
 
@@ -199,7 +204,7 @@ def test_reserved_codes_are_never_drawn(ours: Qwen3Omni) -> None:
     allowed = logits.isfinite().nonzero().flatten().tolist()
     assert allowed == [*range(2048), talker.codec_eos_id]
     assert logits.dtype == torch.float32
-    sampler = Sampler(CODE_SAMPLING, torch.Generator().manual_seed(0))
+    sampler = Sampler(CODES, torch.Generator().manual_seed(0))
     assert {int(sampler(logits)) for _ in range(50)} <= set(allowed)
 
 

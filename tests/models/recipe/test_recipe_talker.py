@@ -10,7 +10,6 @@ import torch
 from models.cache import KvCache
 from models.config import parse_config
 from models.content import Message, Text
-from models.qwen3_omni.code_predictor import CodecFrame
 from models.qwen3_omni.talker import Talker
 from models.recipe.batches import build_constants, run_batch
 from models.recipe.dialogues import Answered
@@ -89,8 +88,8 @@ def test_first_codes_are_scored_as_step_by_step(talker: Talker, learner: Learner
         losses.append(-scores[codes[0]])
         tables = talker.code_predictor.model.codec_embedding
         rest = [table(code) for table, code in zip(tables, codes[1:], strict=True)]
-        made = CodecFrame(codes, torch.stack(rest).sum(dim=0))
-        inputs = talker.embed_frame(made, tail[frame])
+        residual = torch.stack(rest).sum(dim=0)
+        inputs = talker.embed_frames(codes[:1], residual, tail[frame])
     speaker = talker.speaker_id(VOICE)
     first, _ = replies_loss(talker, learner, [before], [one], speaker)
     assert float(first) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
