@@ -31,6 +31,7 @@ from benchmarks.predictions import read_published
 from models.config import OmniConfig
 from models.graphs import plain
 from models.kernels import language
+from models.packed_matrices import GROUP
 from models.placement import ExpertWeights
 from models.qwen3_omni.model import Qwen3Omni
 from models.skeleton import skeleton
@@ -42,7 +43,8 @@ from models.stepping.text_step import TextRow, TextStep
 
 META = torch.device("meta")
 SESSIONS = (1, 8)
-PACKED: tuple[ExpertWeights, ...] = ("int8", "fp8", "int4")
+PACKED: tuple[ExpertWeights, ...] = ("int8", "fp8")
+GROUPS = (32, GROUP, 128)  # as published checkpoints have them, and ours
 MAX_TOKENS = 8192  # of a cache: enough for all splits of attention
 CAPABILITY = 90
 SHARED_KB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # that one block may have
@@ -75,24 +77,32 @@ class Compiled:
 
 
 def compile_all(
-    config: OmniConfig, sessions: tuple[int, ...], capability: int, *, has_first: bool
+    config: OmniConfig,
+    sessions: tuple[int, ...],
+    capability: int,
+    *,
+    has_first: bool,
+    groups: tuple[int, ...] = GROUPS,
 ) -> list[Compiled]:
     """All kernels that steps of so many sessions launch, in order of their names.
 
     Args:
         has_first: whether to make replies' first frames, too: the vocoder at other lengths.
+        groups: columns that share a scale where experts have 4 bits.
 
     Raises:
         triton.CompilationError: or another of Triton's errors, for a kernel that it refuses.
     """
     made: dict[str, Compiled] = {}
     with torch.inference_mode():
-        models = {kind: _model(config, kind) for kind in ("full", *PACKED)}
+        full = _model(config, "full")
+        packed = [_model(config, kind) for kind in PACKED]
+        packed += [_model(config, "int4", group) for group in groups]
         for count in sessions:
             with _recorded(made, count, capability):
-                for model in models.values():
+                for model in (full, *packed):
                     _run_text(model, config, count)
-                _run_speech(models["full"], config, count, has_first=has_first)
+                _run_speech(full, config, count, has_first=has_first)
     return sorted(made.values(), key=lambda compiled: (compiled.kernel, compiled.dtype))
 
 
@@ -133,8 +143,8 @@ def table(compiled: list[Compiled], capability: int) -> str:
 
 
 # ------------------------------------------------------------------ steps without memory
-def _model(config: OmniConfig, experts: ExpertWeights) -> Qwen3Omni:
-    model = skeleton(config, dtype=torch.bfloat16, experts=experts)
+def _model(config: OmniConfig, experts: ExpertWeights, group: int = GROUP) -> Qwen3Omni:
+    model = skeleton(config, dtype=torch.bfloat16, experts=experts, group=group)
     for module in model.modules():
         build = getattr(module, "build_constants", None)
         if build is not None:
@@ -262,12 +272,19 @@ def main() -> None:
     parser.add_argument(
         "--no-first", dest="has_first", action="store_false", help="leave out first frames"
     )
+    parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, help="of int4 experts")
     parser.add_argument("--json", action="store_true", help="a list of objects for programs")
     args = parser.parse_args()
     if not language.HAS_TRITON or language.is_interpreted():
         parser.error("needs the package triton, and no TRITON_INTERPRET in the environment")
     sessions = tuple(args.sessions)
-    compiled = compile_all(read_published(), sessions, args.capability, has_first=args.has_first)
+    compiled = compile_all(
+        read_published(),
+        sessions,
+        args.capability,
+        has_first=args.has_first,
+        groups=tuple(args.groups),
+    )
     if args.json:
         print(json.dumps([asdict(one) for one in compiled]))
     else:

@@ -160,10 +160,12 @@ class Engine:
 
     @property
     def device(self) -> str:
+        """Where the thinker lies, as torch names it."""
         return str(self._device)
 
     @property
     def dtype(self) -> str:
+        """What weights and caches are, as torch names it: bfloat16, float32."""
         return str(self._dtype).removeprefix("torch.")
 
     @property
@@ -178,6 +180,7 @@ class Engine:
 
     @property
     def max_context_tokens(self) -> int:
+        """Tokens of one conversation: the checkpoint's limit, or a lower one that was set."""
         limit = self._config.thinker.decoder.max_positions
         wanted = self._options.max_context_tokens
         return limit if wanted is None else min(limit, wanted)

@@ -61,6 +61,7 @@ class Projection(nn.Module):
         self.linear_fc2 = nn.Linear(inner, config.decoder.hidden_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
+        """[T, thinker H] -> [T, H]."""
         projected: Tensor = self.linear_fc2(F.silu(self.linear_fc1(hidden_states)))
         return projected
 

@@ -46,6 +46,7 @@ def test_all_kernels_compile_and_fit() -> None:
             "--sessions",
             "1",
             "--no-first",
+            *("--groups", "64"),
         ],
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"},
