@@ -35,6 +35,7 @@ ANEW_SHARE = 0.4  # of what is told: it was told before, and is another now
 LONG_COUNT_SHARE = 0.25  # to more than twelve
 AGAIN_SHARE = 0.35  # of questions about what is seen: there is a picture already
 BLIND_SHARE = 0.08
+APART_SHARE = 0.5  # of what changed: since the turn before, not within one
 LACKING_SHARE = 0.4  # of requests where some tools are not offered: for one of those
 
 
@@ -262,6 +263,13 @@ def _see(chance: random.Random, past: Past, split: Split) -> Exchange:
     if past.shown is None and draw < BLIND_SHARE:
         return [Said(text=view.prompt, is_blind=True), Answered(text=phrases.NO_CAMERA)]
     past.shown = view.scenes[-1]
+    if len(view.scenes) > 1 and chance.random() < APART_SHARE:
+        before, after = view.scenes[:-1], view.scenes[-1:]
+        prompt, reply = ask_again(chance, split, before[-1])
+        return [
+            *(Said(text=prompt, scenes=before), Answered(text=reply)),
+            *(Said(text=view.prompt, scenes=after), Answered(text=view.reply)),
+        ]
     return [Said(text=view.prompt, scenes=view.scenes), Answered(text=view.reply)]
 
 

@@ -295,6 +295,18 @@ OUT_OF_DOMAIN = (
     "this spreadsheet|some detective novels)",
     "which (planet|mineral|insect|composer) (orbits|contains|pollinates|influenced) "
     "(jupiter|aluminium|orchids|beethoven)",
+    "[could you] (order|deliver|cook|bake) (us|them) (pizza|sandwiches|spaghetti|breakfast) "
+    "[with (mushrooms|cheese|onions)]",
+    "(send|forward|write) (an email|a message|a postcard) to (john|our boss|my sister|grandma)",
+    "(remind|warn|notify) (us|everybody) to (buy milk|phone the dentist|pay the rent) "
+    "on (friday|monday)",
+    "(book|cancel|reserve) (a flight|a hotel|tickets|a taxi) to (london|berlin|madrid|tokyo)",
+    "(call|inform) (the police|an ambulance|our neighbours) (immediately|quickly)",
+    "what is the (capital|population|currency|history) of (france|italy|brazil|rome)",
+    "what will the weather be like in (paris|vienna|oslo) (this weekend|on sunday)",
+    "(play|download|skip) (some jazz|the next song|my favourite playlist|a podcast)",
+    "(open|close|lock) the (garage|curtains|front door|trunk)",
+    "who (won|invented|discovered|directed) (the world cup|electricity|america|that film)",
 )
 # Words that the model knows, in questions that it does not.
 NEAR_DOMAIN = (
