@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+class Compilation(Protocol):
+    """`conftest.Compilation`, which no import finds."""
+
+    def result(self) -> str: ...
 
 
 def jitted() -> dict[str, set[str]]:
@@ -29,33 +33,13 @@ def jitted() -> dict[str, set[str]]:
 
 
 @pytest.mark.timeout(600)  # under a minute of work, of which a busy machine makes six
-def test_all_kernels_compile_and_fit() -> None:
+def test_all_kernels_compile_and_fit(compilation: Compilation) -> None:
     triton = pytest.importorskip("triton")
     try:
         assert triton.knobs.nvidia.ptxas_blackwell.path
     except (AttributeError, RuntimeError) as error:
         pytest.skip(f"needs the assembler that Triton's wheels bring: {error}")
-    # One session: a size of 1 becomes a constant, which is where the compiler differs the most.
-    # First frames take the same kernels through the vocoder at other lengths: left out for time.
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.compiled_kernels",
-            "--json",
-            "--sessions",
-            "1",
-            "--no-first",
-            *("--groups", "64"),
-        ],
-        cwd=ROOT,
-        env={key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    compiled = json.loads(done.stdout)
+    compiled = json.loads(compilation.result())
     assert [one for one in compiled if one["spilled_bytes"] or not one["is_fitting"]] == []
     assert {one["dtype"] for one in compiled if "gated_mlp" in one["kernel"]} == {
         "bfloat16",
