@@ -22,7 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "engine_ms": 150.0,
     "frame_ms": 30.0,
     "smart_turn": None,
-    "words": "own",
+    "words": "model",  # what people can say to the model that judges
     "reading_ms": 30.0,
     "setup": None,
     "sweep_turns": 200,

@@ -101,7 +101,7 @@ def test_what_is_said_is_taken_and_the_rest_filled_in(seen: list[Any]) -> None:
     assert (second.users, second.exchanges, second.sweep_turns) == (16, 2, 20)
     assert (second.engine_ms, second.frame_ms, second.reading_ms) == (150.0, 30.0, 30.0)
     assert second.processes == os.cpu_count()
-    assert second.words == "own"
+    assert second.words == "model"
     assert (live.users, live.exchanges) == (live_grid.USERS, live_grid.EXCHANGES)
     assert live.networks == live_grid.NETWORKS
     assert (live.camera, live.insecure) == (False, False)
