@@ -111,7 +111,7 @@ class Machine:
                 self.now_s += (context.thinker_cache.length - before) * PREFILL_TOKEN_S
             self.now_s += OTHER_S.get(unit.kind, 0.0)
 
-        def feeding(replies: Sequence[OwnReply]) -> list[Tensor | None]:
+        def feeding(replies: Sequence[OwnReply]) -> list[int | Tensor | None]:
             self._spend("token", len(replies))
             return feed(replies)
 
