@@ -55,6 +55,7 @@ class Context:
     ) -> None:
         self.chat = chat
         self.voice = voice
+        self.tool_names: frozenset[str] = frozenset()
         self.thinker_cache = thinker_cache
         self.talker_cache = talker_cache
         self.max_tokens = max_tokens
@@ -154,6 +155,22 @@ class Context:
             return
         entry.num_kept = num_kept
         self.request_replay(self.entries.index(entry))
+
+    def take_back(self, num_tokens: int) -> None:
+        """Take the last tokens of the reply that is being made out of the log and the thinker's
+        cache. The token before them is fed again, as the one after it has to be drawn anew.
+        """
+        entry = self.active_reply
+        assert entry is not None
+        assert entry.placement is not None
+        del entry.pieces[len(entry.pieces) - num_tokens :]
+        entry.layout.next -= num_tokens
+        entry.placement.num_pieces = len(entry.pieces)
+        kept = len(self.log) - num_tokens
+        if kept - 1 < self.thinker_cache.length:
+            self.thinker_cache.truncate(kept - 1)
+        self.log.truncate(kept)
+        self.last_hidden = None
 
     def void_failed(self) -> Entry | None:
         """Let the first entry that could not be encoded or placed count as nothing; returns it."""

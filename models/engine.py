@@ -51,6 +51,7 @@ from models.qwen3_omni.thinker import Thinker
 from models.reply import Reply
 from models.replying import ReplyMaker
 from models.stepping.engine_steps import EngineSteps, prepared
+from models.tool_calls import offered_names
 from models.voices import voice_id, voice_names
 from models.word_reading import reader_of
 from models.work import Work
@@ -229,6 +230,7 @@ class Engine:
             max_tokens=self.max_context_tokens,
         )
         opened.replace_system(system_entry(self._chat, instructions, tools))
+        opened.tool_names = offered_names(tools)
         self._contexts[context] = opened
         self._budget.use(context, opened)
 
@@ -239,6 +241,7 @@ class Engine:
         found = self._context(context)
         found.voice = voice_id(self._config, voice)
         found.replace_system(system_entry(self._chat, instructions, tools))
+        found.tool_names = offered_names(tools)
 
     def close(self, context: int) -> None:
         """Free a context and its replies. Idempotent."""

@@ -48,6 +48,8 @@ class Reply:
 
     Attributes:
         tools: tells the tokens of tool calls from those that are shown and spoken.
+        may_call: whether it may call a tool; not after it called one that there is not.
+        untold_ids: of a call of which it is not known yet whether there is such a tool.
         stops: ends the text where the caller wants it to.
         script_ids: tokens of a text that is given, not sampled; None: it is sampled.
         text_ids: sampled tokens without the end token. is_text_done: no more will come.
@@ -71,6 +73,8 @@ class Reply:
     started_s: float
     tools: CallSplitter
     stops: StopSearch
+    may_call: bool = True
+    untold_ids: list[int] = field(default_factory=list)
     script_ids: list[int] | None = None
     playout: PlayoutClock = field(default_factory=PlayoutClock)
     held: list[EngineEvent] | None = None
@@ -126,6 +130,19 @@ class Reply:
             self.num_clear_ids = len(self.text_ids)
         return delta
 
+    def take_back_call(self) -> int:
+        """Forget the call of a tool that was not offered, and make no other; returns how many
+        tokens that were.
+        """
+        count = self.tools.take_back()
+        del self.text_ids[-count:], self.char_ends[-count:]
+        self.untold_ids.clear()
+        if self.num_spoken_ids == len(self.text_ids):
+            self.num_spoken_ids = None
+        self.num_clear_ids = min(self.num_clear_ids, len(self.text_ids))
+        self.may_call = False
+        return count
+
     def _num_shown_ids(self) -> int:
         """Tokens of which at least a character is shown, and those before them."""
         if not self.text:
@@ -153,8 +170,9 @@ class Reply:
 
     @property
     def is_script_done(self) -> bool:
-        """Whether the voice will get no more to read."""
-        return self.is_text_done or self.num_spoken_ids is not None
+        """Whether the voice will surely get no more to read."""
+        is_call_settled = self.num_spoken_ids is not None and self.tools.is_settled
+        return self.is_text_done or is_call_settled
 
     # ------------------------------------------------------------------ voice
     @property

@@ -28,7 +28,7 @@ from models.content import (
 from models.context import Context
 from models.deadlines import Admission
 from models.entries import ReplyEntry
-from models.errors import ModelError, ResourceError
+from models.errors import ModelError, ResourceError, ToolCallError
 from models.generation import GenerationSettings
 from models.layout import Layout
 from models.prefill import prefill, step_rows, step_text
@@ -117,6 +117,7 @@ class ReplyMaker:
                 open_id=self._chat.tool_call_id,
                 close_id=self._chat.tool_call_end_id,
                 detokenizer=self._chat.detokenizer,
+                offered=context.tool_names,
             ),
             stops=StopSearch(options.stop),
             script_ids=script_ids,
@@ -252,12 +253,13 @@ class ReplyMaker:
         token = made
         if isinstance(token, Tensor):
             token = int(reply.text_sampler(self._allowed(token, reply), reply.text_ids))
-        if token in self._generation.thinker.eos_ids:
-            reply.tools.close()
-            self._text_event(reply, reply.end_text(was_cut=False), ())
-            self._call_events(reply)
-        else:
+        if token not in self._generation.thinker.eos_ids:
             self._take_token(context, reply, token)
+        else:
+            reply.tools.close()
+            if not self._take_back_call(context, reply):
+                self._text_event(reply, reply.end_text(was_cut=False), ())
+                self._call_events(reply)
         self._stamp(reply, "first_text")
 
     def _is_sampled(self, reply: Reply) -> bool:
@@ -306,7 +308,8 @@ class ReplyMaker:
 
     def _banned(self, reply: Reply) -> int | None:
         """The call of a tool, where that is not allowed."""
-        return self._chat.tool_call_id if reply.options.tool_choice == "none" else None
+        is_free = reply.may_call and reply.options.tool_choice != "none"
+        return None if is_free else self._chat.tool_call_id
 
     def _take_token(self, context: Context, reply: Reply, token: int) -> None:
         pieces = reply.entry.pieces
@@ -317,7 +320,9 @@ class ReplyMaker:
             pieces.pop()  # the reply ends before this token
             raise
         delta = reply.add_token(token)
-        if reply.num_spoken_ids == 0:
+        if self._take_back_call(context, reply):
+            return
+        if reply.num_spoken_ids == 0 and reply.tools.is_settled:
             reply.wants_voice = False
         if reply.stops.is_hit:
             delta += reply.end_text(was_cut=False)
@@ -325,6 +330,21 @@ class ReplyMaker:
             delta += reply.end_text(was_cut=True)
         self._text_event(reply, delta, (token,))
         self._call_events(reply)
+
+    def _take_back_call(self, context: Context, reply: Reply) -> bool:
+        """Where a tool was called that was not offered: undo it, so that the reply goes on in
+        words.
+
+        Raises:
+            ToolCallError: it was to call a tool.
+        """
+        name = reply.tools.unoffered
+        if name is None:
+            return False
+        if reply.options.tool_choice == "required":
+            raise ToolCallError(f"the model called {name!r}, which is not among the tools")
+        context.take_back(reply.take_back_call())
+        return True
 
     def ready_frame(self, context: Context, reply: Reply) -> None:
         """Make the voice, if need be, and room for its next frame.
@@ -393,8 +413,12 @@ class ReplyMaker:
 
     # ------------------------------------------------------------------ parts
     def _text_event(self, reply: Reply, text: str, ids: tuple[int, ...]) -> None:
-        if text or ids:
-            self._emit(reply, TextEvent(response=reply.id, text=text, ids=ids))
+        reply.untold_ids += ids
+        is_told = reply.is_text_done or reply.tools.is_settled
+        if text or (is_told and reply.untold_ids):
+            told = tuple(reply.untold_ids) if is_told else ()
+            reply.untold_ids = reply.untold_ids[len(told) :]
+            self._emit(reply, TextEvent(response=reply.id, text=text, ids=told))
 
     def _call_events(self, reply: Reply) -> None:
         for piece in reply.tools.pieces():

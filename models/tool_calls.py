@@ -7,14 +7,16 @@ The format is the one that Qwen's models were trained on, JSON between two token
     </tool_call>
 
 Arguments are passed on as they are written, so that the pieces joined are the whole. What does not
-follow this order of keys waits for the end of the call and is told in one piece.
+follow this order of keys waits for the end of the call and is told in one piece. Nothing is told of
+the call of a tool that was not offered: models make names up, and who asked could do nothing with
+it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,13 @@ from models.errors import ToolCallError
 
 _OPENING = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
 _CLOSING_OF = {"{": "}", "[": "]"}
+
+
+def offered_names(tools: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Names of the tools that a model is shown, with or without a level `function`."""
+    functions = (tool.get("function", tool) for tool in tools)
+    named = (one.get("name") for one in functions if isinstance(one, Mapping))
+    return frozenset(name for name in named if isinstance(name, str))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,7 @@ class CallSplitter:
     Args:
         open_id, close_id: the tokens around a call; None: the tokenizer has none, nothing is one.
         detokenizer: makes a new reader of tokens for each call.
+        offered: names of the tools that may be called; none: any may.
     """
 
     def __init__(
@@ -140,19 +150,38 @@ class CallSplitter:
         open_id: int | None,
         close_id: int | None,
         detokenizer: Callable[[], IncrementalDetokenizer],
+        offered: frozenset[str] = frozenset(),
     ) -> None:
         self._open_id = open_id
         self._close_id = close_id
+        self._offered = offered
         self._new_detokenizer = detokenizer
         self._detokenizer = detokenizer()
         self._reader: ToolCallReader | None = None
         self._num_calls = 0
+        self._num_tokens = 0
         self._pieces: list[CallEvent] = []
+        self.unoffered: str | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether a call has begun and not ended."""
         return self._reader is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is no call of which it is not known yet if its tool was offered."""
+        is_known = self._reader is None or self._reader.name is not None
+        return is_known and self.unoffered is None
+
+    def take_back(self) -> int:
+        """Forget the call whose tool was not offered, `unoffered`; returns how many tokens it had,
+        from the one that opened it to the last that was taken.
+        """
+        assert self.unoffered is not None
+        self.unoffered, self._reader = None, None
+        self._num_calls -= 1
+        return self._num_tokens
 
     def takes(self, token: int) -> bool:
         """Whether a token belongs to a call, or stands behind one (and is then of no use).
@@ -160,8 +189,10 @@ class CallSplitter:
         Raises:
             ToolCallError: it ends a call that can not be read.
         """
+        self._num_tokens += 1
         if token == self._open_id:
             self._num_calls += 1
+            self._num_tokens = 1
             self._reader, self._detokenizer = ToolCallReader(), self._new_detokenizer()
         elif self._reader is not None and token == self._close_id:
             self._note(self._reader.end(), is_done=True)
@@ -188,6 +219,9 @@ class CallSplitter:
     def _note(self, piece: CallPiece | None, *, is_done: bool = False) -> None:
         reader = self._reader
         if reader is None or reader.name is None or (piece is None and not is_done):
+            return
+        if self._offered and reader.name not in self._offered:
+            self.unoffered = reader.name
             return
         self._pieces.append(
             CallEvent(

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen3OmniMoeForConditionalGeneration
 
 from models.commands.ask import Answer
 from models.content import Audio, Image, Message, Part, ReplyOptions, Rgb, Text, ToolResult
-from models.engine import Engine, Tools
+from models.engine import Engine, EngineOptions, Tools
 from models.hub import EMBEDDED, EMBEDDED_FOLDER, resolve_checkpoint
 from models.placement import Placement
 from models.qwen3_omni.images import read_pixel_limits
@@ -117,6 +117,30 @@ def test_tools_are_called_and_what_they_give_is_understood(
     assert f'"arguments": {call}}}' in "".join(map(detokenizer.push, ids))
     told = (ToolResult(output=result),)
     assert right in ask(engine, said(question), told, tools=TOOLS).text
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_it_says_so_where_the_tool_that_it_calls_is_not_offered(by_steps: bool) -> None:
+    """As if it must not call one: the same words, and the same sound."""
+    options = EngineOptions(by_steps=by_steps, max_context_tokens=512)
+    engine = Engine.load(EMBEDDED_FOLDER, Placement(device="cpu", dtype="float32"), options)
+    offered = [tool for tool in TOOLS if tool["function"]["name"] in ("get_time", "set_timer")]
+    undone = []
+    for number, request in enumerate(("Set the temperature to 21 degrees.", "Turn on the light.")):
+        made = []
+        for choice in ("auto", "none"):
+            engine.open(1, instructions="", voice=None, tools=offered)
+            engine.append_message(1, Message(role="user", parts=said(request)))
+            engine.respond(1, number, ReplyOptions(tool_choice=choice, greedy=True))
+            reply = engine._replies[number]
+            answer = Answer.collect(engine, io.StringIO())
+            undone += [not reply.may_call] if choice == "auto" else []
+            made.append((answer.text, answer.text_ids, answer.codes))
+            engine.close(1)
+        assert made[0] == made[1]
+        assert "can not do that here" in made[0][0]
+        assert made[0][2]
+    assert any(undone)
 
 
 def test_a_picture_is_asked_about_twice(engine: Engine) -> None:

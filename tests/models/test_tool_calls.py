@@ -190,6 +190,53 @@ def test_no_tool_is_called_where_none_may_be(engine: Engine, chat: ChatFormat) -
     assert int(engine._maker._allowed(logits, reply).argmax()) != wanted
 
 
+@pytest.mark.parametrize("before", ["", "Please tell me more about the house."])
+@pytest.mark.parametrize(
+    "call", ['{"name": "moon", "arguments": {', '{"arguments": {}, "name": "moon"}']
+)
+def test_the_call_of_a_tool_that_was_not_offered_is_as_if_it_had_not_been(
+    engine: Engine, chat: ChatFormat, before: str, call: str
+) -> None:
+    """Text, sound and log are those of a reply that must not call."""
+    words, opening = chat.encode(before), chat.tool_call_id
+    behind = [*chat.encode(" Please count the number."), *chat.stop_ids]
+    called = [*words, opening, *chat.encode(call), chat.tool_call_end_id]
+
+    def draw(logits: torch.Tensor, drawn: list[int]) -> torch.Tensor:
+        may_call = bool(logits[opening] > float("-inf"))
+        found = (called if may_call else [*words, *behind])[len(drawn)]
+        assert found is not None
+        return torch.tensor(found)
+
+    made: list[tuple[str, list[tuple[int, ...]], list[int]]] = []
+    for choice in ("auto", "none"):
+        response = len(made) + 1
+        engine.respond(1, response, ReplyOptions(tool_choice=choice, greedy=True))
+        sampler = Mock(side_effect=draw)
+        sampler.num_best.return_value = None
+        engine._replies[response].text_sampler = sampler
+        events = drain(engine)
+        assert end_of(events).status == "completed"
+        assert calls_of(events) == []
+        told = [event for event in events if isinstance(event, TextEvent)]
+        assert [one for event in told for one in event.ids] == [*words, *behind[:-1]]
+        codes = [event.codes for event in events if isinstance(event, AudioEvent)]
+        made.append(("".join(event.text for event in told), codes, engine.log_ids(1)))
+        engine.rebuild(1, (Message(role="user", parts=(Text(text="Hello"),)),))
+    assert made[0] == made[1]
+    assert made[0][1]
+
+
+def test_a_reply_that_must_call_fails_with_a_tool_that_was_not_offered(
+    engine: Engine, chat: ChatFormat
+) -> None:
+    engine.respond(1, 1, ReplyOptions(tool_choice="required"))
+    force(engine, [*chat.encode('moon", "arguments": {}}'), *chat.stop_ids])
+    end = end_of(drain(engine))
+    assert (end.status, end.refusal) == ("failed", "tool_call")
+    assert "'moon'" in (end.error or "")
+
+
 def test_history_is_told_as_the_model_itself_would_write_it(
     engine: Engine, chat: ChatFormat
 ) -> None:
