@@ -10,7 +10,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models.recipe import phrases
@@ -34,12 +34,15 @@ TOOLS: tuple[Mapping[str, Any], ...] = tuple(
     )
 )
 TOOL_NAMES = tuple(str(tool["function"]["name"]) for tool in TOOLS)
+MAX_NUMBER = 59  # that is said in words
 USUAL_SHARE = 0.4  # of results: {"result": "ok"}, or the time as {"time": "15:20"}
 FAILED_SHARE = 0.2
 WORDED_SHARE = 0.4  # of failures: told in words that alone say so
 COMPACT_SHARE = 0.3  # of results: written without spaces
 SHORT_SHARE = 0.6  # of timers: up to twenty minutes
 TINY_SHARE = 0.4  # of those: of one digit
+MENDED_SHARE = 0.08  # of requests in training: something else is said first
+MENDING = ("no", "no", "no wait", "i am sorry", "wait", "no no")
 DONE: tuple[Any, ...] = (
     *({"result": "done"}, {"result": "success"}, {"result": True}, {"result": None}),
     *({"status": "ok"}, {"status": "done"}, {"status": "success"}, {"state": "ok"}),
@@ -53,6 +56,8 @@ MESSAGES = (  # of what went well, in a tool's own words
 FAILURES = (
     *("timeout", "not found", "no connection", "device is off", "unknown device", "busy"),
     *("not allowed", "invalid value", "internal error", "can not do that", "out of range"),
+    *("HTTP 500", "HTTP 404", "status 503", "error 400", "code 2", "no such device", "null"),
+    *("permission denied", "unauthorized", "does not exist", "rate limit exceeded", "no answer"),
 )
 # What says by itself, in a tool's own words, that it went wrong: who or what, and how.
 FAILING = ("lamp", "light", "device", "timer", "heating", "sensor", "server", "the tool", "it", "")
@@ -61,6 +66,15 @@ WRONG = (
     *("could not be reached", "does not answer", "did not respond", "is not connected"),
     *("not responding", "not supported", "denied", "timed out", "cannot be set", "is off line"),
     *("could not be set", "is disconnected", "refused", "not possible", "unable to connect"),
+    *(
+        "does not exist",
+        "is unknown",
+        "is missing",
+        "crashed",
+        "HTTP 500",
+        "error 7",
+        "no such device",
+    ),
 )
 
 
@@ -83,11 +97,31 @@ class Act:
 
 def asked_to_act(chance: random.Random, split: Split, names: tuple[str, ...]) -> Act:
     """A request for one of the tools of these names."""
-    return _REQUESTS[chance.choice(names)](chance, split)
+    name = chance.choice(names)
+    act = _REQUESTS[name](chance, split)
+    if split != "train" or chance.random() >= MENDED_SHARE:
+        return act
+    begun = _REQUESTS[name](chance, split).prompt.split()
+    begun = begun[: chance.randint(min(2, len(begun)), len(begun))]
+    return replace(act, prompt=" ".join([*begun, chance.choice(MENDING), act.prompt]))
+
+
+def beyond_reach(chance: random.Random, names: tuple[str, ...]) -> str | None:
+    """A request, to be typed, for one of the tools of these names, that is out of its range; None:
+    of these tools none has a range.
+    """
+    name = chance.choice(names)
+    if name == "set_timer":
+        minutes = chance.choice((60, 75, 90, 120, chance.randint(60, 999)))
+        return chance.choice(sentences(phrases.TIMER, "train")).format(minutes)
+    if name == "set_temperature":
+        degrees = chance.choice((chance.randint(0, 12), chance.randint(33, 59), 60, 80, 100))
+        return chance.choice(sentences(phrases.TEMPERATURE, "train")).format(degrees)
+    return None
 
 
 def spoken_number(number: int) -> str:
-    """0..59 in words."""
+    """0..MAX_NUMBER in words."""
     if number <= 20:
         return phrases.NUMBERS[number]
     tens, ones = divmod(number, 10)

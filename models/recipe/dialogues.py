@@ -16,7 +16,13 @@ from functools import cache
 from typing import Literal
 
 from models.recipe import phrases
-from models.recipe.acting import TOOL_NAMES, asked_to_act, spoken_number
+from models.recipe.acting import (
+    MAX_NUMBER,
+    TOOL_NAMES,
+    asked_to_act,
+    beyond_reach,
+    spoken_number,
+)
 from models.recipe.grammar import Split, expand, sentences
 from models.recipe.more_talk import MORE_TALK
 from models.recipe.pictures import Scene
@@ -36,7 +42,9 @@ LONG_COUNT_SHARE = 0.25  # to more than twelve
 AGAIN_SHARE = 0.35  # of questions about what is seen: there is a picture already
 BLIND_SHARE = 0.08
 APART_SHARE = 0.5  # of what changed: since the turn before, not within one
-LACKING_SHARE = 0.4  # of requests where some tools are not offered: for one of those
+LACKING_SHARE = 0.1  # of requests where some tools are not offered: for one of those
+BEYOND_SHARE = 0.07  # of numbers in training: out of the range that it knows
+MORE_OUT_SHARE = 0.5  # of speech in training that is of no use: as people ask assistants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,12 +221,17 @@ def _remember(chance: random.Random, past: Past, split: Split) -> Exchange:
 
 
 def _count(chance: random.Random, past: Past, split: Split) -> Exchange:
+    if split == "train" and chance.random() < BEYOND_SHARE:
+        beyond = spoken_number(chance.randint(21, MAX_NUMBER))
+        return _plain(drawn_prompt(chance, phrases.COUNT, split).format(beyond), phrases.NO_TOOLS)
     stop = chance.randint(13, 20) if chance.random() < LONG_COUNT_SHARE else chance.randint(2, 12)
     counted = ", ".join(phrases.NUMBERS[1 : stop + 1]).capitalize() + "."
     return _plain(drawn_prompt(chance, phrases.COUNT, split).format(phrases.NUMBERS[stop]), counted)
 
 
 def _sum(chance: random.Random, past: Past, split: Split) -> Exchange:
+    if split == "train" and chance.random() < BEYOND_SHARE:
+        return _plain(_beyond_sum(chance), phrases.NO_TOOLS)
     names = phrases.NUMBERS
     if chance.random() < 0.6:
         total = chance.randint(1, 20)
@@ -230,6 +243,25 @@ def _sum(chance: random.Random, past: Past, split: Split) -> Exchange:
         patterns, word, result = phrases.DIFFERENCE, "minus", a - b
     prompt = drawn_prompt(chance, patterns, split).format(a=names[a], b=names[b])
     return _plain(prompt, f"{names[a].capitalize()} {word} {names[b]} is {names[result]}.")
+
+
+def _beyond_sum(chance: random.Random) -> str:
+    """More than twenty, less than nothing, or another kind of sum."""
+    draw = chance.random()
+    if draw < 0.25:
+        numbers = {key: phrases.NUMBERS[chance.randint(1, 12)] for key in ("a", "b")}
+        return chance.choice(expand(phrases.BEYOND_SUM)).format(**numbers)
+    if draw < 0.4:
+        small = chance.randint(0, 19)
+        a, b = small, chance.randint(small + 1, 20)
+        patterns = phrases.DIFFERENCE
+    else:
+        total = chance.randint(21, MAX_NUMBER) if draw < 0.8 else chance.randint(21, 25)
+        a = chance.randint(max(1, total - MAX_NUMBER), total - 1)
+        b, patterns = total - a, phrases.SUM
+    return chance.choice(sentences(patterns, "train")).format(
+        a=spoken_number(a), b=spoken_number(b)
+    )
 
 
 def _repeat(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -303,13 +335,20 @@ def _reject(chance: random.Random, past: Past, split: Split) -> Exchange:
         text = drawn_prompt(chance, tells, split).format(name)
         return [Said(text=text, sound="foreign", is_typed=True), answered]
     if draw < 0.85:
-        text, language = chance.choice(sentences(phrases.OUT_OF_DOMAIN, split)), "en"
+        text, language = out_of_domain(chance, split), "en"
     else:
         language = chance.choice(list(phrases.FOREIGN))
         offered = phrases.FOREIGN[language]
         half = 2 * len(offered) // 3
         text = chance.choice(offered[:half] if split == "train" else offered[half:])
     return [Said(text=text, sound="foreign", language=language), answered]
+
+
+def out_of_domain(chance: random.Random, split: Split) -> str:
+    """An English sentence of no use."""
+    if split == "train" and chance.random() < MORE_OUT_SHARE:
+        return chance.choice(expand(chance.choice(phrases.MORE_OUT_OF_DOMAIN)))
+    return chance.choice(sentences(phrases.OUT_OF_DOMAIN, split))
 
 
 def _refuse(chance: random.Random, past: Past, split: Split) -> Exchange:
@@ -323,6 +362,10 @@ def _refuse(chance: random.Random, past: Past, split: Split) -> Exchange:
 def _use_tool(chance: random.Random, past: Past, split: Split) -> Exchange:
     if len(past.offered) < len(TOOL_NAMES) and chance.random() < LACKING_SHARE:
         return _refuse(chance, past, split)
+    if split == "train" and chance.random() < BEYOND_SHARE:
+        beyond = beyond_reach(chance, past.offered)
+        if beyond is not None:
+            return [Said(text=beyond, is_typed=True), Answered(text=phrases.NO_TOOLS)]
     act = asked_to_act(chance, split, past.offered)
     return [
         Said(text=act.prompt),
@@ -376,7 +419,10 @@ WEIGHTS: Mapping[str, float] = {
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "name": phrases.NAMES,
     "colour": phrases.COLOURS,
-    "number": (*2 * phrases.NUMBERS[1:], *(spoken_number(number) for number in range(21, 60))),
+    "number": (
+        *(2 * phrases.NUMBERS[1:]),
+        *(spoken_number(number) for number in range(21, MAX_NUMBER + 1)),
+    ),
 }
 
 

@@ -21,9 +21,6 @@ SERIES = Drill(weights=_mostly(0, look=1), num=1, is_terse=True)
 TYPING = replace(ACTING, is_terse=True)
 ADDING = Drill(weights=_mostly(1, sum=40), num=4, is_terse=True)  # in digits and signs as well
 CHATTING = replace(TALKING, is_terse=True)
-OFFERED = Drill(
-    weights=_mostly(0, tools=2, refuse=10), num=2, has_tools=True, is_terse=True
-)  # what is there must be looked up, not guessed from how many tools there are
 RECALLING = Drill(  # whatever was said in between
     weights=_mostly(1, tell=22, remember=8, recall=3, sum=14, count=6), num=6, is_terse=True
 )
@@ -32,6 +29,6 @@ LONG_ACTING = Drill(
     weights=_mostly(2, tools=8, small_talk=40, tell=12, recall=2), num=9, has_tools=True
 )
 DRILLS: tuple[Drill, ...] = (
-    *(SUMS, SERIES, SEEING, OFFERED, ACTING, LONG, RECALLING, CHATTING),
-    *(SERIES, OFFERED, LONG_ACTING, ADDING, RECALLING, TALKING, SEEING, TYPING),
+    *(SUMS, SERIES, SEEING, RECALLING, ACTING, LONG, RECALLING, CHATTING),
+    *(SERIES, RECALLING, LONG_ACTING, ADDING, RECALLING, TALKING, SEEING, TYPING),
 )

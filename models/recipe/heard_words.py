@@ -9,7 +9,7 @@ from embeddings alone (`models.recipe.imagined`) are mistaken in other words tha
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,28 +34,35 @@ class HeardWords:
     Attributes:
         rows: [n, SPAN, hidden] float16. words: [n] int64, what was said there.
         places: word -> where `words` has it.
+        strange: whole clips of speech that is not the model's, [T, hidden] float16 each.
     """
 
     rows: Tensor
     words: Tensor
     places: Mapping[int, Sequence[int]]
+    strange: Sequence[Tensor]
 
     @classmethod
-    def of(cls, rows: Tensor, words: Tensor) -> HeardWords:
+    def of(cls, rows: Tensor, words: Tensor, strange: Sequence[Tensor] = ()) -> HeardWords:
         """Looks up where each word is."""
         places: dict[int, list[int]] = {}
         for place, word in enumerate(words.tolist()):
             places.setdefault(word, []).append(place)
-        return cls(rows=rows, words=words, places=places)
+        return cls(rows=rows, words=words, places=places, strange=strange)
 
     def draw(self, word: int, chance: random.Random) -> Tensor | None:
         """Rows of one time that a word was said, [SPAN, hidden]; None: it never was."""
         found = self.places.get(word)
         return None if found is None else self.rows[chance.choice(found)].float()
 
+    def draw_strange(self, chance: random.Random) -> Tensor | None:
+        """One clip of speech that is not the model's, [T, hidden]; None: there is none."""
+        return chance.choice(self.strange).float() if self.strange else None
+
     def save(self, path: Path, hearing_step: int) -> None:
         """With the step of hearing that heard them."""
-        torch.save({"rows": self.rows, "words": self.words, "step": hearing_step}, path)
+        stored = {"rows": self.rows, "words": self.words, "strange": list(self.strange)}
+        torch.save({**stored, "step": hearing_step}, path)
 
     @classmethod
     def load(cls, path: Path, hearing_step: int) -> HeardWords | None:
@@ -63,23 +70,39 @@ class HeardWords:
         if not path.exists():
             return None
         stored = torch.load(path, weights_only=True)
-        return cls.of(stored["rows"], stored["words"]) if stored["step"] == hearing_step else None
+        if stored["step"] != hearing_step or "strange" not in stored:
+            return None
+        return cls.of(stored["rows"], stored["words"], stored["strange"])
 
 
 @torch.no_grad()
-def hear_words(ears: Ears, utterances: Sequence[Utterance], chance: random.Random) -> HeardWords:
-    """Hear every utterance once, disturbed."""
+def hear_words(
+    ears: Ears,
+    utterances: Sequence[Utterance],
+    chance: random.Random,
+    strange: Sequence[Utterance] = (),
+) -> HeardWords:
+    """Hear every utterance once, disturbed; `strange` are of speech that is not the model's."""
     made: list[tuple[int, Tensor]] = []
+    for heard, one in zip(_heard(ears, utterances, chance), utterances, strict=True):
+        made += _cut_out(ears, heard, one.ids)
+    hidden = ears.table.shape[1]
+    rows = torch.stack([rows for _, rows in made]) if made else torch.zeros(0, SPAN, hidden)
+    return HeardWords.of(
+        rows.half(),
+        torch.tensor([word for word, _ in made], dtype=torch.long),
+        [heard.half() for heard in _heard(ears, strange, chance)],
+    )
+
+
+def _heard(ears: Ears, utterances: Sequence[Utterance], chance: random.Random) -> Iterator[Tensor]:
+    """What the ear writes of each, [T, hidden]."""
     for start in range(0, len(utterances), CLIPS_PER_BATCH):
         batch = utterances[start : start + CLIPS_PER_BATCH]
         mels = [disturbed_features(one.mel, chance) for one in batch]
         windows = [chance.choice(WINDOW_FRAMES) for _ in batch]
         tokens, _ = hear_batch(ears.encoder, mels, windows)
-        for rows, one in zip(tokens, batch, strict=True):
-            made += _cut_out(ears, rows.float(), one.ids)
-    hidden = ears.table.shape[1]
-    rows = torch.stack([rows for _, rows in made]) if made else torch.zeros(0, SPAN, hidden)
-    return HeardWords.of(rows.half(), torch.tensor([word for word, _ in made], dtype=torch.long))
+        yield from (rows.float() for rows in tokens)
 
 
 def _cut_out(ears: Ears, tokens: Tensor, ids: Sequence[int]) -> Iterable[tuple[int, Tensor]]:

@@ -24,7 +24,7 @@ from models.recipe.phonemes import num_phonemes
 from models.recipe.run import Effort, Run, keep_on
 from models.recipe.utterances import Utterance, has_shard, load_shard, make_shard
 
-NUM_SHARDS = 70
+NUM_SHARDS = 80
 FIRST_SHARDS = 8
 NEWEST_SHARE = 0.4  # of sentences: from the last quarter, which words came to that are new
 FOLDER = "utterances"

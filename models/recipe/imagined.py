@@ -23,6 +23,7 @@ from models.recipe.pictures import HEIGHT, WIDTH, Thing, places
 from models.recipe.sheets import Grid, Sheet, Sound
 
 HEARD_SHARE = 0.5  # of sounds, where it is known what the ear writes
+STRANGE_SHARE = 0.6  # of sounds that are not the model's: whole, as they were once heard
 NEW_VOICE_SHARE = 0.35  # of sounds: by voices that are hard to understand
 MISHEARD_SHARES = (0.015, 0.08)  # of words; of such voices
 LEFT_OUT_SHARES = (0.01, 0.035)
@@ -43,8 +44,8 @@ def imagined_rows(
     none = learner.table.new_zeros(0, learner.table.shape[1])
     sounds = [
         _sound_rows(learner, sound, chance)
-        if heard is None or chance.random() > HEARD_SHARE
-        else _heard_rows(learner, sound, chance, heard)
+        if heard is None
+        else _rows_as_heard(learner, sound, chance, heard)
         for sound in sheet.sounds
     ]
     grids = [_sight_rows(learner, grid, chance) for grid in sheet.grids]
@@ -133,6 +134,29 @@ def _sound_rows(learner: Learner, sound: Sound, chance: random.Random) -> Tensor
             made[place].lerp_(learner.table[chance.choice(others)], chance.uniform(0.1, 0.55))
     doubt = torch.tensor([chance.uniform(0.0, 0.35) for _ in row_ids])[:, None]
     return torch.lerp(made, learner.table[blank].expand_as(made), doubt)
+
+
+def _rows_as_heard(
+    learner: Learner, sound: Sound, chance: random.Random, heard: HeardWords
+) -> Tensor:
+    is_strange = bool(sound.words) and set(sound.words) == {learner.unknown_id}
+    if is_strange and chance.random() < STRANGE_SHARE:
+        clip = heard.draw_strange(chance)
+        if clip is not None:
+            return _fitted(learner, clip, sound.num_tokens, chance)
+    if chance.random() < HEARD_SHARE:
+        return _heard_rows(learner, sound, chance, heard)
+    return _sound_rows(learner, sound, chance)
+
+
+def _fitted(learner: Learner, clip: Tensor, num_tokens: int, chance: random.Random) -> Tensor:
+    """So many rows of a clip, or all of it among blanks."""
+    if len(clip) >= num_tokens:
+        return clip[:num_tokens]
+    made = learner.table[learner.config.thinker.audio_id].repeat(num_tokens, 1)
+    first = chance.randint(0, num_tokens - len(clip))
+    made[first : first + len(clip)] = clip
+    return made
 
 
 def _heard_rows(learner: Learner, sound: Sound, chance: random.Random, heard: HeardWords) -> Tensor:

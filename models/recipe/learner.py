@@ -53,11 +53,9 @@ class Learner:
         return torch.tensor(lengths + [1] * (self.vocabulary.size - len(lengths))).float()
 
     def word_ids(self, text: str) -> list[int]:
-        """Ids of spoken words; a word that is UNKNOWN is one id."""
-        ids: list[int] = []
-        for word in text.split():
-            ids += [self.unknown_id] if word == UNKNOWN else self.chat.encode(f" {word}")
-        return ids
+        """Ids of spoken words; one that is UNKNOWN, or is not in the vocabulary, is one id."""
+        found = (self.chat.encode(f" {word}") for word in text.split())
+        return [ids[0] if len(ids) == 1 else self.unknown_id for ids in found]
 
     @property
     def unknown_id(self) -> int:

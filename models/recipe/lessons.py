@@ -43,6 +43,7 @@ INSTRUCTED_SHARE = 0.6
 FEW_SHARE = 0.6  # of conversations with tools: not all are offered
 OWN_INSTRUCTIONS_SHARE = 0.25  # of those: somebody's own, in words that are bytes to the model
 DIGITS_SHARE = 0.5  # of what is not typed as it is spoken
+AMERICAN_SHARE = 0.4  # of what is typed
 LOWER_SHARE = 0.8  # of what is typed as it is spoken: names, too, begin small
 SPOKEN = {spoken_number(number): number for number in range(60)}
 NUMBER = re.compile(rf"\b({'|'.join(sorted(SPOKEN, key=len, reverse=True))})\b")
@@ -217,6 +218,8 @@ def _typed(said: Said, room: Classroom, chance: random.Random, camera: Camera | 
 
 def _written(text: str, chance: random.Random) -> str:
     """As people type it: as it is spoken, or with a capital, a sign at its end, and digits."""
+    if chance.random() < AMERICAN_SHARE:
+        text = text.replace("colour", "color").replace("favourite", "favorite")
     if chance.random() < 0.4:
         return text.lower() if chance.random() < LOWER_SHARE else text
     words = ["I" if word == "i" else word for word in text.split()]
@@ -225,6 +228,7 @@ def _written(text: str, chance: random.Random) -> str:
         joined = in_digits(joined)
         if chance.random() < 0.5:
             joined = joined.replace(" plus ", " + ").replace(" minus ", " - ")
+            joined = joined.replace(" times ", " * ").replace(" divided by ", " / ")
     if joined and chance.random() < 0.8:
         joined = joined[0].upper() + joined[1:]
     is_question = bool(words) and words[0] in QUESTION_WORDS

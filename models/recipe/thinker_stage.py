@@ -31,7 +31,7 @@ from models.recipe.thinker import (
     perceive,
     take_step,
 )
-from models.recipe.utterances import has_shard, load_shard
+from models.recipe.utterances import has_shard, load_shard, strange_clips
 
 NUM_LESSONS = 12_000  # with sound there are so many different ones; then the next epoch begins
 IMAGINED_PER_STEP = 24
@@ -40,6 +40,7 @@ SHORT_STEPS = 1700  # of the decoder alone: so many with short lessons only, wit
 SHORT_TOKENS = 210
 LESSONS_PER_STEP = 14
 HEARD_SHARDS = 8  # of utterances, whose words are heard for the imagined rows
+NUM_STRANGE = 1500  # clips of speech that is not the model's
 MAX_TOKENS = 560  # longer lessons are left out: they cost as much as many short ones
 LONG_PER_STEP = 8  # of drills of many exchanges
 LONG_EXCHANGES = 6
@@ -143,7 +144,9 @@ def _heard_words(work: Path, learner: Learner, seed: int) -> HeardWords:
             for number in shards[-HEARD_SHARDS:]
             for one in load_shard(work / FOLDER, number, learner.word_ids)
         ]
-        found = hear_words(ears_of(learner), clips, random.Random(f"heard words {seed} {step}"))
+        chance = random.Random(f"heard words {seed} {step}")
+        strange = strange_clips(NUM_STRANGE, seed)
+        found = hear_words(ears_of(learner), clips, chance, strange)
         found.save(path, step)
     return found
 

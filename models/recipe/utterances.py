@@ -1,7 +1,8 @@
 """Spoken sentences for learning to hear: sound, and the words as token ids.
 
 Kept in shards of one work folder, made once from their number: prompts of conversations, sentences
-that are repeated, words in any order, numbers, and speech of no use, whose words are all UNKNOWN.
+that are repeated, words in any order, numbers, and speech of no use: what of it is not the model's
+is UNKNOWN.
 Stored are raw log-mel features; what changes from pass to pass is done to them
 (`models.recipe.mel_noise`).
 """
@@ -21,18 +22,19 @@ from torch import Tensor
 
 from models.qwen3_omni.mel import LogMel
 from models.recipe import acoustics, phrases, voices
-from models.recipe.acting import spoken_number
+from models.recipe.acting import MAX_NUMBER, spoken_number
 from models.recipe.blended import blended
 from models.recipe.dialogues import SKILLS, Past, Said, conversation
 from models.recipe.grammar import Split
 from models.recipe.prompts import drawn_prompt, small_talk
 from models.recipe.speakers import spoken
+from models.recipe.strange import strange
 
 UNKNOWN = "?"  # stands for a word that is not the model's
 UTTERANCES_PER_SHARD = 500
 BLENDED_SHARE = 0.5  # of two voices
-MAX_NUMBER = 59
 SHORT = ("call", "yes", "no")  # is heard over replies, and has to be told from noise
+STRANGE_SHARE = 0.25  # not the model's
 WORST_CASE_SHARE = 0.3  # made with all of `acoustics.Conditions`; the others are clean
 
 
@@ -91,13 +93,29 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"{number:03}.pt"
 
 
+def strange_clips(num: int, seed: int) -> list[Utterance]:
+    """So many clips of speech that is not the model's; no words are told.
+
+    Raises:
+        CheckpointError: a synthesizer is not installed, or fails.
+    """
+    made = _clips(strange, num, random.Random(f"strange {seed}"))
+    return [Utterance(mel=mel, ids=()) for mel, _ in made]
+
+
 def _spoken_shard(number: int) -> list[tuple[Tensor, str]]:
+    return _clips(_said, UTTERANCES_PER_SHARD, random.Random(f"utterances {number}"))
+
+
+def _clips(
+    draw: Callable[[random.Random], Said], num: int, chance: random.Random
+) -> list[tuple[Tensor, str]]:
+    """Features and words of so many clips."""
     log_mel = LogMel()
-    chance = random.Random(f"utterances {number}")
     made = []
     with tempfile.TemporaryDirectory() as scratch:
-        for _ in range(UTTERANCES_PER_SHARD):
-            said = _said(chance)
+        for _ in range(num):
+            said = draw(chance)
             is_hard = chance.random() < WORST_CASE_SHARE
             conditions = acoustics.Conditions() if is_hard else acoustics.CLEAN
             voice = voices.random_voice(chance)
@@ -112,6 +130,8 @@ def _spoken_shard(number: int) -> list[tuple[Tensor, str]]:
 
 def _said(chance: random.Random) -> Said:
     """Of what is said in a conversation, more of what must be told apart without its neighbours."""
+    if chance.random() < STRANGE_SHARE:
+        return strange(chance)
     draw = chance.random()
     if draw < 0.08:
         return _first_said("reject", chance)

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from models.recipe import drills, phrases
-from models.recipe.acting import TOOL_NAMES, WRONG, asked_to_act, spoken_number
+from models.recipe.acting import MAX_NUMBER, TOOL_NAMES, WRONG, asked_to_act, spoken_number
 from models.recipe.dialogues import (
     Answered,
     Conversation,
@@ -30,6 +30,7 @@ from models.recipe.seeing import View
 from models.recipe.series import series
 
 MANY = [conversation(seed, "train") for seed in range(1500)]
+HELD_OUT = [conversation(seed, "held_out", offered=()) for seed in range(300)]
 WORDS = {word: number for number, word in enumerate(phrases.NUMBERS)}
 
 
@@ -85,6 +86,32 @@ def test_sums_are_right() -> None:
     for match in sums:
         a, b, result = (WORDS[match[k].lower()] for k in (1, 3, 4))
         assert result == (a + b if match[2] == "plus" else a - b)
+
+
+def test_what_is_out_of_range_is_refused() -> None:
+    """A sum beyond twenty is answered by no number, and every other one by its own."""
+    refused = [said.text for said, answered in exchanges(MANY) if answered.text == phrases.NO_TOOLS]
+    numbers = {spoken_number(number): number for number in range(MAX_NUMBER + 1)}
+    number = "|".join(sorted(numbers, key=len, reverse=True))
+    sums = [re.search(rf"({number}) (plus|and|minus|times) ({number})$", said) for said in refused]
+    found = [(numbers[m[1]], m[2], numbers[m[3]]) for m in sums if m]
+    assert len(found) > 5
+    for a, sign, b in found:
+        assert sign == "times" or (a < b if sign == "minus" else a + b > 20), (a, sign, b)
+    counts = [re.search(rf"count (?:up )?to ({number})", said) for said in refused]
+    assert all(numbers[match[1]] > 20 for match in counts if match)
+    held_out = [s.text for s, answered in exchanges(HELD_OUT) if answered.text == phrases.NO_TOOLS]
+    assert held_out
+    assert not any(re.search("plus|minus|add|count", text) for text in held_out)
+
+
+def test_a_request_that_is_mended_is_what_was_said_last() -> None:
+    acts = [asked_to_act(random.Random(seed), "train", ("set_light",)) for seed in range(900)]
+    mended = [act for act in acts if len(re.findall(r"\b(?:on|off)\b", act.prompt)) == 2]
+    assert len(mended) > 10
+    assert any("on" in act.prompt.split() and "off" in act.prompt.split() for act in mended)
+    for act in mended:
+        assert act.arguments["state"] == re.findall(r"\b(?:on|off)\b", act.prompt)[-1]
 
 
 def test_the_prompt_of_a_difference_asks_for_it() -> None:

@@ -90,3 +90,23 @@ def test_a_part_of_the_imagined_sounds_is_made_of_heard_words(learner: Learner) 
             num_sounds += bool(sound.words)
             num_marked += count > 0
     assert 0.25 < num_marked / num_sounds < 0.75
+
+
+@needs_espeak
+@torch.no_grad()
+def test_what_is_not_the_models_is_imagined_as_it_was_once_heard(learner: Learner) -> None:
+    sheets = [lay_out(learner, lesson(training_room(None), seed, 0)) for seed in range(150)]
+    clip = torch.full((5, learner.table.shape[1]), 1000.0)
+    heard = HeardWords.of(torch.zeros(0, SPAN, clip.shape[1]), torch.zeros(0).long(), [clip.half()])
+    num_strange = num_marked = 0
+    for number, sheet in enumerate(sheets):
+        rows, _ = imagined_rows(learner, sheet, random.Random(number), heard)
+        parts = torch.split(rows, [sound.num_tokens for sound in sheet.sounds])
+        for part, sound in zip(parts, sheet.sounds, strict=True):
+            is_strange = set(sound.words) == {learner.unknown_id}
+            count = int((part[:, 0] > 500).sum())
+            assert count in ((0, min(len(clip), sound.num_tokens)) if is_strange else (0,))
+            num_strange += is_strange
+            num_marked += count > 0
+    assert num_strange > 5
+    assert 0.3 < num_marked / num_strange < 0.9
