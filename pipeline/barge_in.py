@@ -67,10 +67,16 @@ class BargeIn:
         return self._next_look_ms is not None
 
     def look(
-        self, pcm: Pcm, *, end_sample: int, speech_end_sample: int, usual_db: float
+        self,
+        pcm: Pcm,
+        *,
+        end_sample: int,
+        speech_end_sample: int,
+        usual_db: float,
+        is_last: bool = False,
     ) -> Verdict:
         """What to do now. pcm: the sound from a little before its onset; `usual_db`: see
-        `pipeline.listening.interruption`.
+        `pipeline.listening.interruption`; `is_last`: it is over, no other look will come.
         """
         age_ms = (end_sample - self._onset_sample) // SAMPLES_PER_MS
         silence_ms = (end_sample - speech_end_sample) // SAMPLES_PER_MS
@@ -81,7 +87,7 @@ class BargeIn:
         if age_ms < FIRST_LOOK_MS:
             return "open"
         share, likely = self._share(pcm, usual_db), self._likely
-        if age_ms >= DECIDE_MS or not self._overhearing.is_awaited:
+        if is_last or age_ms >= DECIDE_MS or not self._overhearing.is_awaited:
             if silence_ms >= ENDED_MS or age_ms >= DECIDE_MS:
                 return "interruption" if share >= likely else self._dismiss(age_ms)
             if share >= CERTAIN:

@@ -113,6 +113,11 @@ class TurnMachine:
         return self._is_speaking
 
     @property
+    def is_tentative(self) -> bool:
+        """Whether the open turn is tentatively over."""
+        return self._tentative_sample is not None
+
+    @property
     def speech_end_sample(self) -> int:
         """The end of the last window of speech of the open turn."""
         return self._speech_end_sample

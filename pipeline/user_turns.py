@@ -108,6 +108,8 @@ class UserTurns:
         self._buffer.max_kept_samples = num_kept(settings)
         if settings is not None:
             self._machine.configure(settings)
+        if self._machine.is_tentative and settings is not None and self._log.speech is not None:
+            self._begin_pause()
         if before is None and settings is not None:
             self._log.drop_speech()
             self._vad.reset()
@@ -158,11 +160,11 @@ class UserTurns:
             is_guarded=self._listener.is_echoing,
         )
         if self._barge_in is not None:
-            self._weigh(self._barge_in, has_stopped=isinstance(edge, SpeechStop))
+            self._weigh(self._barge_in, edge if isinstance(edge, SpeechStop) else None)
         elif isinstance(edge, SpeechStart):
             self._start(edge)
         elif isinstance(edge, TentativeStop):
-            self._begin_pause(edge)
+            self._begin_pause()
         elif isinstance(edge, SpeechResume):
             self._go_on()
         elif isinstance(edge, SpeechStop):
@@ -194,7 +196,7 @@ class UserTurns:
             self._announce(speech)
         self._log.append_speech(pre_roll)
         if self._barge_in is not None:
-            self._weigh(self._barge_in, has_stopped=False)
+            self._weigh(self._barge_in, None)
 
     def _announce(self, speech: OpenSpeech) -> None:
         """This is a turn."""
@@ -204,8 +206,8 @@ class UserTurns:
         # the engine must be told first where the reply was cut, or it has to place the speech twice
         speech.is_held = self._listener.speech_started()
 
-    def _weigh(self, barge_in: BargeIn, *, has_stopped: bool) -> None:
-        """Is it an interruption?"""
+    def _weigh(self, barge_in: BargeIn, stop: SpeechStop | None) -> None:
+        """Is it an interruption? stop: it is over."""
         speech = self._log.speech
         assert speech is not None
         end_sample = self._buffer.end_sample
@@ -214,11 +216,16 @@ class UserTurns:
             end_sample=end_sample,
             speech_end_sample=self._machine.speech_end_sample,
             usual_db=self._level.usual_db,
+            is_last=stop is not None,
         )
         is_silent = not self._listener.is_echoing and not barge_in.is_dismissed
-        if verdict == "interruption" or (is_silent and not has_stopped):
+        if verdict == "interruption" or (is_silent and stop is None):
             self._be_sure()
-        elif verdict == "over" or has_stopped or speech.num_samples >= MAX_SPEECH_SAMPLES:
+            if stop is not None:
+                self._stop(stop)
+            elif self._machine.is_tentative:  # it was a short one
+                self._begin_pause()
+        elif verdict == "over" or stop is not None or speech.num_samples >= MAX_SPEECH_SAMPLES:
             self._dismiss()
         elif verdict == "hold":
             self._listener.output_doubted("hold")
@@ -239,13 +246,13 @@ class UserTurns:
         self._set_floor()
         self._listener.output_doubted("resume")
 
-    def _begin_pause(self, edge: TentativeStop) -> None:
+    def _begin_pause(self) -> None:
         """The turn is tentatively over."""
         assert self._log.speech is not None
         heard = self._log.speech.newest(JUDGED_SAMPLES)
         self._pause = Pause(
             heard=heard,
-            speech_end_sample=edge.speech_end_sample,
+            speech_end_sample=self._machine.speech_end_sample,
             is_speculated=not self._machine.settings.speculates,
         )
         is_judged = self._machine.settings.eagerness is not None
@@ -269,6 +276,8 @@ class UserTurns:
         speech = self._log.speech
         assert speech is not None
         self._emit_stopped(speech.item_id, edge.at_sample)
+        if self._machine.settings.judges_interruptions:
+            self._level.learn(speech.newest(JUDGED_SAMPLES))
         self._commit()
         silence_s = (self._buffer.clock_ms - edge.speech_end_sample / SAMPLES_PER_MS) / 1000
         self._listener.turn_ended(
@@ -351,8 +360,6 @@ class UserTurns:
         assert speech is not None
         self._pause = None
         forgotten_s = speech.num_forgotten / SAMPLES_PER_MS / 1000
-        if self._settings is not None and self._settings.judges_interruptions:
-            self._level.learn(speech.newest(JUDGED_SAMPLES))
         item, previous_id = self._log.commit_speech()
         self._set_floor()
         self._emit(events.Committed(item_id=item.id, previous_item_id=previous_id))

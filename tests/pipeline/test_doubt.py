@@ -195,3 +195,62 @@ async def test_cleared_input_is_forgotten_and_the_reply_goes_on() -> None:
         s.conversation.clear_input()
         assert s.names() == ["Cleared"]
         assert s.playout.read(960)[480:].any()
+
+
+async def silence_ms(s: Session, sound: np.ndarray) -> int:
+    """How long silence lasts behind a sound until it is a turn that is over."""
+    await s.say(np.concatenate([quiet(5), sound]))
+    for count in range(1, 80):
+        await s.say(quiet(1))
+        s.playout.read(768)
+        if s.all(events.SpeechStopped):
+            return 32 * count
+    raise AssertionError("the turn does not end")
+
+
+@pytest.mark.parametrize("num_windows", [5, 9, 20])
+@pytest.mark.parametrize("complete", [1.0, 0.0])
+async def test_an_interruption_ends_as_any_turn_does_however_short(
+    num_windows: int, complete: float
+) -> None:
+    """Its end is judged, so "stop" is answered at once, and "wait ..." is waited for."""
+    settings = dataclasses.replace(JUDGED, tentative_ms=64)  # no longer than what decides of it
+    found = []
+    for is_over_a_reply in (True, False):
+        judged = judges(complete=[complete], interruption=[0.9])
+        async with session(
+            engine=script(), settings=config(settings), has_playout=True, judges=judged
+        ) as s:
+            if is_over_a_reply:
+                await talking(s)
+            found.append(await silence_ms(s, loud(num_windows)))
+            assert s.all(events.Speculated) or s.all(events.ResponseStarted)
+    over, plain = found
+    assert plain < 300 if complete else plain > 1_000
+    assert over == plain
+
+
+async def test_a_sound_that_is_over_before_it_was_decided_is_decided_then() -> None:
+    """Short silence ends turns; of so little sound the words are still awaited."""
+    settings = dataclasses.replace(
+        JUDGED, eagerness=None, silence_duration_ms=96, tentative_ms=None
+    )
+    async with session(
+        engine=script(), settings=config(settings), has_playout=True, judges=guarded([0.9])
+    ) as s:
+        await talking(s)
+        await s.say(np.concatenate([quiet(5), loud(3), quiet(6)]))
+        assert s.names()[:1] == ["SpeechStarted"]
+        assert s.one(events.Committed)
+
+
+async def test_settings_that_come_in_a_pause_leave_the_turn_judged() -> None:
+    judged = judges(complete=[1.0])
+    async with session(settings=config(JUDGED), judges=judged) as s:
+        await s.say(np.concatenate([quiet(5), loud(20), quiet(4)]))
+        s.conversation.configure(config(dataclasses.replace(JUDGED, eagerness="low")))
+        for count in range(1, 20):
+            await s.say(quiet(1))
+            if s.all(events.SpeechStopped):
+                break
+        assert 384 <= 32 * (4 + count) <= 450

@@ -70,3 +70,15 @@ async def test_counts_from_the_end_of_a_paced_output() -> None:
         assert s.all(events.TimeoutTriggered) == []
         await s.clock.advance(0.2)
         assert len(s.all(events.TimeoutTriggered)) == 1
+
+
+async def test_what_is_no_speech_teaches_nothing_about_the_voice() -> None:
+    settings = replace(IDLE, judges_interruptions=True, prefix_padding_ms=300)
+    async with session(settings=config(settings)) as s:
+        await answer(s)
+        usual_db = s.conversation._turns._level.usual_db
+        await s.clock.advance(5.0 + REPLY_S + 0.1)
+        assert s.all(events.TimeoutTriggered)
+        await s.say(quiet(20))
+        s.conversation.commit()
+        assert s.conversation._turns._level.usual_db == usual_db
