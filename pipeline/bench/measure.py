@@ -1,12 +1,15 @@
 """What a recorded conversation is worth, by exact rules.
 
 The agent's channel becomes segments: 10 ms frames louder than -45 dBFS, gaps up to 500 ms
-closed, pieces under 100 ms dropped. All times are seconds on the media clock; latencies are signed.
+closed within a reply, pieces under 100 ms dropped. All times are seconds on the media clock;
+latencies are signed. Nobody is left out for having failed: an interruption that the agent talks
+over counts, unless the reply would have been over within the time that it has to yield.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -34,14 +37,16 @@ Segment = tuple[float, float]
 class Tally:
     """Figures of one or more conversations; lists hold one value for each case.
 
-    `false_yields` counts from the onset of a sound, as benches of others do; `late_false_yields`
-    until the sound has ended, which may be much later.
+    `latencies_s` is of the first answer behind a turn's end; of a turn that has none there, of what
+    came before it was over. `num_cut_off` turns had something said into them. `false_yields` counts
+    from the onset of a sound, as benches of others do; `late_false_yields` until the sound has
+    ended, which may be much later.
     """
 
     latencies_s: list[float] = field(default_factory=list)
     num_turns: int = 0
     num_answered: int = 0
-    num_segments: int = 0
+    num_cut_off: int = 0
     num_in_pause: int = 0
     num_over_speech: int = 0
     yields_s: list[float] = field(default_factory=list)
@@ -71,16 +76,25 @@ class Tally:
 
 
 def segments(
-    pcm: Pcm16, *, max_gap_s: float = MAX_GAP_S, min_s: float = MIN_SEGMENT_S
+    pcm: Pcm16,
+    *,
+    max_gap_s: float = MAX_GAP_S,
+    min_s: float = MIN_SEGMENT_S,
+    begins_s: Sequence[float] = (),
 ) -> list[Segment]:
-    """Where the agent speaks. pcm: [num_samples] int16 at 24 kHz; see the module's docstring."""
+    """Where the agent speaks. pcm: [num_samples] int16 at 24 kHz; see the module's docstring.
+
+    begins_s: when it was told that a reply is heard, about when its first sound was; a gap there
+    is not closed.
+    """
     size = round(FRAME_S * ENGINE_OUTPUT_HZ)
     frames = pcm[: len(pcm) // size * size].reshape(-1, size).astype(np.float64) / 32768
     loud = np.sqrt(np.mean(np.square(frames), axis=1)) > 10 ** (LOUD_DBFS / 20)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], loud.astype(np.int8), [0]])))
     found: list[Segment] = []
     for start, end in zip(edges[::2] * FRAME_S, edges[1::2] * FRAME_S, strict=True):
-        if found and start - found[-1][1] <= max_gap_s:
+        is_new = not found or any(found[-1][1] <= s <= start + TOLD_LATE_S for s in begins_s)
+        if not is_new and start - found[-1][1] <= max_gap_s:
             found[-1] = (found[-1][0], float(end))
         else:
             found.append((float(start), float(end)))
@@ -89,7 +103,7 @@ def segments(
 
 def measure(recording: Recording, tally: Tally) -> None:
     """Add one conversation's figures."""
-    agent = segments(recording.agent)
+    agent = segments(recording.agent, begins_s=_times(recording, events.OutputStarted))
     _answers(recording.said, agent, tally)
     _yields(recording, agent, tally)
     _leaks(recording, tally)
@@ -107,7 +121,6 @@ def measure(recording: Recording, tally: Tally) -> None:
 def _answers(said: list[Said], agent: list[Segment], tally: Tally) -> None:
     turns = [s for s in said if s.sort in ("turn", "interruption")]
     starts = [start for start, _ in agent]
-    tally.num_segments += len(starts)
     for index, turn in enumerate(turns):
         tally.num_turns += 1
         until = turns[index + 1].on_s if index + 1 < len(turns) else np.inf
@@ -116,10 +129,10 @@ def _answers(said: list[Said], agent: list[Segment], tally: Tally) -> None:
         in_pause = [s for s in early if any(a <= s <= b for a, b in turn.pauses)]
         tally.num_in_pause += len(in_pause)
         tally.num_over_speech += len(early) - len(in_pause)
-        answer = early[:1] or late[:1]
+        tally.num_cut_off += bool(early)
         if late or early:
             tally.num_answered += 1
-            tally.latencies_s.append(answer[0] - turn.off_s)
+            tally.latencies_s.append((late or early)[0] - turn.off_s)
 
 
 def _yields(recording: Recording, agent: list[Segment], tally: Tally) -> None:
@@ -129,10 +142,12 @@ def _yields(recording: Recording, agent: list[Segment], tally: Tally) -> None:
             continue
         spoken = next(((a, b) for a, b in agent if a <= said.on_s < b), None)
         if said.sort == "interruption":
-            if spoken is not None and not _ended(recording, spoken[1]):
+            if spoken is None:
+                continue
+            yield_s = spoken[1] - said.on_s
+            if yield_s > YIELD_S or not _ended(recording, said.on_s, spoken[1]):
                 tally.num_interruptions += 1
-                if spoken[1] - said.on_s <= YIELD_S:
-                    tally.yields_s.append(spoken[1] - said.on_s)
+                tally.yields_s += [yield_s] if yield_s <= YIELD_S else []
             continue
         errors = tally.false_yields.setdefault(said.sort, [])
         late_errors = tally.late_false_yields.setdefault(said.sort, [])
@@ -141,7 +156,8 @@ def _yields(recording: Recording, agent: list[Segment], tally: Tally) -> None:
             errors.append(any(start < said.on_s + FALSE_ANSWER_S for start in starts))
             late_errors.append(any(start < said.off_s + FALSE_ANSWER_S for start in starts))
             continue
-        errors.append(spoken[1] - said.on_s <= FALSE_YIELD_S and not _ended(recording, spoken[1]))
+        is_short = spoken[1] - said.on_s <= FALSE_YIELD_S
+        errors.append(is_short and not _ended(recording, said.on_s, spoken[1]))
         late_errors.append(_was_cut(recording, said))
         _false_stop(closed, said, spoken, tally)
 
@@ -154,12 +170,18 @@ def _was_cut(recording: Recording, said: Said) -> bool:
     )
 
 
-def _ended(recording: Recording, at_s: float) -> bool:
-    """Whether a reply was played to its end about then."""
-    return any(
-        isinstance(event, events.OutputStopped) and abs(time_s - at_s) < 2 * MAX_GAP_S
-        for time_s, event in recording.told
-    )
+def _ended(recording: Recording, from_s: float, at_s: float) -> bool:
+    """Whether a reply that fell silent then was played to its end, not cut since `from_s`."""
+    until_s = at_s + TOLD_LATE_S
+    cleared = _times(recording, events.OutputCleared)
+    if any(from_s < time_s <= until_s for time_s in cleared):
+        return False
+    stopped = _times(recording, events.OutputStopped)
+    return any(abs(time_s - at_s) < 2 * MAX_GAP_S for time_s in stopped)
+
+
+def _times(recording: Recording, kind: type[events.SessionEvent]) -> list[float]:
+    return [time_s for time_s, event in recording.told if isinstance(event, kind)]
 
 
 def _false_stop(closed: list[Segment], said: Said, spoken: Segment, tally: Tally) -> None:
@@ -182,7 +204,7 @@ def _leaks(recording: Recording, tally: Tally) -> None:
     next one begins.
     """
     raw = segments(recording.agent, max_gap_s=0.0, min_s=0.0)
-    begins = [time_s for time_s, event in recording.told if isinstance(event, events.OutputStarted)]
+    begins = _times(recording, events.OutputStarted)
     for time_s, event in recording.told:
         if isinstance(event, events.OutputCleared):
             until_s = min((at_s for at_s in begins if at_s > time_s), default=np.inf) - TOLD_LATE_S

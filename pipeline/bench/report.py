@@ -46,10 +46,10 @@ def figures(tally: Tally) -> dict[str, Any]:
         "turns": tally.num_turns,
         "response_ms": {
             **_quantiles(tally.latencies_s),
-            "share_negative": _share(sum(x < 0 for x in tally.latencies_s), tally.num_turns),
+            "share_negative": _share(tally.num_cut_off, tally.num_turns),
         },
         "r_r": _share(tally.num_answered, tally.num_turns),
-        "cut_off_share": _share(tally.num_in_pause + tally.num_over_speech, tally.num_segments),
+        "cut_off_share": _share(tally.num_in_pause + tally.num_over_speech, tally.num_turns),
         "i_a": _share(tally.num_over_speech, tally.num_answered),
         "interruptions": tally.num_interruptions,
         "r_y": _share(len(tally.yields_s), tally.num_interruptions),

@@ -69,9 +69,11 @@ def test_latency_is_signed_and_early_answers_are_told_apart() -> None:
     summary = found(said, agent)
     assert summary["turns"] == 4
     assert summary["r_r"] == 0.75
-    assert summary["response_ms"]["p50"] == pytest.approx(-1000)
+    # of the second turn the answer behind it, of the third what was said into it: 300, 500, -1000
+    assert summary["response_ms"]["p50"] == pytest.approx(300)
+    assert summary["response_ms"]["p95"] == pytest.approx(480)
     assert summary["response_ms"]["share_negative"] == 0.5
-    assert summary["cut_off_share"] == 0.5  # one in the pause, one over speech, of four segments
+    assert summary["cut_off_share"] == 0.5  # one in the pause, one over speech, of four turns
     assert summary["i_a"] == pytest.approx(1 / 3, abs=1e-3)
 
 
@@ -122,6 +124,29 @@ def test_a_reply_that_ends_by_itself_has_yielded_to_nobody() -> None:
     )
     assert summary["interruptions"] == 0
     assert summary["r_y"] is None
+
+
+def test_a_reply_that_talks_on_to_its_end_has_not_yielded() -> None:
+    said = [Said(sort="interruption", on_s=2.0, off_s=3.0)]
+    agent, told = speaking(6, (1.0, 4.1)), [(4.1, events.OutputStopped(response_id=""))]
+    summary = found(said, agent, told=told)
+    assert (summary["interruptions"], summary["r_y"]) == (1, 0.0)
+
+
+@pytest.mark.parametrize("begins_s", [2.35, 2.7])
+def test_an_answer_that_comes_at_once_is_another_reply(begins_s: float) -> None:
+    """However soon it begins behind the one that was interrupted, and is played to its end."""
+    said = [Said(sort="interruption", on_s=2.0, off_s=2.25)]
+    told: list[tuple[float, events.SessionEvent]] = [
+        (2.13, events.OutputCleared(response_id="a")),
+        (begins_s + 0.02, events.OutputStarted(response_id="b")),
+        (begins_s + 0.6, events.OutputStopped(response_id="b")),
+    ]
+    agent = speaking(6, (1.0, 2.13), (begins_s, begins_s + 0.6))
+    summary = found(said, agent, told=told)
+    assert (summary["r_y"], summary["r_r"]) == (1.0, 1.0)
+    assert summary["yield_ms"]["p50"] == pytest.approx(130, abs=11)
+    assert summary["response_ms"]["p50"] == pytest.approx(1000 * (begins_s - 2.25), abs=11)
 
 
 @pytest.mark.parametrize(
