@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 MAX_HELD = 64
 MAX_JUMP = 1_000  # packets; what is further away comes from a sender that began anew
+MAX_BEHIND = 25  # packets in a row that came before, half a second: so do those of a sender anew
 MAX_HOLE_S = 2
 
 _WINDOW_PACKETS = 150  # 3 s of 20 ms
@@ -96,6 +97,7 @@ class JitterBuffer:
         self._held: dict[int, Received] = {}
         self._next: int | None = None
         self._next_timestamp = 0
+        self._num_behind = 0
         self._given_up: deque[int] = deque(maxlen=512)
         self._lateness = _Lateness()
         self._target_s = self._min_wait_s
@@ -115,7 +117,7 @@ class JitterBuffer:
         `sequence_number` and `timestamp` are as on the wire (16 and 32 bits); `num_samples` is how
         much sound the payload holds, in the RTP clock.
         """
-        if self._is_far(sequence_number):
+        if self._is_far(sequence_number) or self._num_behind >= MAX_BEHIND:
             self._restart()
         if self._next is None:
             self._next, self._next_timestamp = sequence_number, timestamp
@@ -127,6 +129,7 @@ class JitterBuffer:
             self.counts.doubled += 1
             return
         else:
+            self._num_behind = 0
             self._held[number] = Received(
                 payload=payload, timestamp=timestamp, num_samples=num_samples
             )
@@ -204,6 +207,7 @@ class JitterBuffer:
             self.counts.late += 1
         else:
             self.counts.doubled += 1
+            self._num_behind += 1
 
 
 class _Lateness:

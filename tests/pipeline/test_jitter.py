@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.jitter import MAX_HELD, JitterBuffer, Lost, Piece, Received
+from pipeline.jitter import MAX_BEHIND, MAX_HELD, JitterBuffer, Lost, Piece, Received
 
 PACKET = 960
 PACKET_S = 0.02
@@ -218,3 +218,26 @@ def test_a_hole_of_a_burst_ends_with_the_first_packet_behind_it() -> None:
     assert outcome.buffer.counts.lost == 15
     assert outcome.delays_s[55] <= 0.01 + 1e-6
     assert outcome.delays_s[99] == 0
+
+
+def test_a_sender_that_begins_anew_a_little_before_is_heard_within_half_a_second() -> None:
+    buffer = JitterBuffer()
+    for number in range(600):
+        push(buffer, number, number * PACKET_S)
+        assert numbers(buffer.pop(number * PACKET_S)) == [number]
+    heard = []
+    for number in range(100):
+        now_s = (600 + number) * PACKET_S
+        push(buffer, number, now_s)
+        heard += numbers(buffer.pop(now_s))
+    assert heard == list(range(MAX_BEHIND, 100))
+
+
+def test_packets_that_come_again_are_no_sender_that_begins_anew() -> None:
+    buffer = JitterBuffer()
+    heard = []
+    for number in range(300):
+        for again in range(max(0, number - MAX_BEHIND + 1), number + 1):
+            push(buffer, again, number * PACKET_S)
+        heard += numbers(buffer.pop(number * PACKET_S))
+    assert heard == list(range(300))
