@@ -89,5 +89,6 @@ def detection_of_patch(patch: ServerVad | SemanticVad, default: TurnDetection) -
     named = patch.model_dump(exclude={"type", "eagerness"}, exclude_none=True)
     named["eagerness"] = None
     if isinstance(patch, SemanticVad):
-        named |= {"eagerness": patch.eagerness or "auto", "idle_timeout_ms": None}
+        eagerness = patch.eagerness or default.eagerness or "auto"
+        named |= {"eagerness": eagerness, "idle_timeout_ms": None}
     return replace(default, **named)

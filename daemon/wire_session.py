@@ -228,12 +228,9 @@ class WireSession:
             changes["input_format"] = shown
         if "turn_detection" in patch.model_fields_set:
             wanted = self._of_kept_type(patch.turn_detection)
-            changes["eagerness"] = None
-            if isinstance(wanted, SemanticVad):
-                changes["eagerness"] = wanted.eagerness or "auto"
-            changes["turn_detection"] = wanted and detection_of_patch(
-                wanted, self.default_turn_detection
-            )
+            detection = wanted and detection_of_patch(wanted, self.default_turn_detection)
+            changes["turn_detection"] = detection
+            changes["eagerness"] = detection and detection.eagerness
         if "transcription" in patch.model_fields_set:
             changes["transcription"] = patch.transcription and TranscriptionView(
                 model=patch.transcription.model or self.model,

@@ -2,11 +2,11 @@
 
 import { stillTool } from "./still.js";
 
-const SILENCE_MS = 200;
 // A shorter press is a slip of the finger; servers refuse to commit less than 100 ms.
 const SHORTEST_PRESS_MS = 250;
 
-const serverVad = { type: "server_vad", silence_duration_ms: SILENCE_MS };
+// How a turn sounded and what was said in it decide when it is over; how eagerly is the server's to choose.
+const semanticVad = { type: "semantic_vad" };
 
 /** The text of an item's parts; null for speech whose words are not known. */
 function textOf(item) {
@@ -32,6 +32,9 @@ export class Conversation {
     this.state = "offline";
     this.isAway = false; // the line is broken: the state is that, whatever still happens here
     this.turnEndedAt = null;
+    this.soundedAt = null;
+    this.silenceMs = null; // before the server told that the turn was over; null: not known yet
+    this.responseId = null;
     this.speech = { startMs: 0, endMs: 0 };
     this.isActive = false;
     this.isPlaying = false;
@@ -64,7 +67,7 @@ export class Conversation {
   }
 
   configure() {
-    const turn_detection = this.isManual ? null : serverVad;
+    const turn_detection = this.isManual ? null : semanticVad;
     const tools = this.offersStills ? { tools: [stillTool] } : {};
     this.send({ type: "session.update", session: { type: "realtime", audio: { input: { turn_detection } }, ...tools } });
   }
@@ -151,14 +154,23 @@ export class Conversation {
     this.hooks.onState(state);
   }
 
+  /** @param {number} at performance.now() when the turn was known to be over */
   endTurn(at) {
     this.turnEndedAt = at;
+    this.soundedAt = this.silenceMs = null;
     this.setState("thinking");
   }
 
   soundHeard(at) {
     if (this.turnEndedAt === null) return;
-    this.hooks.onLatency(Math.max(0, at - this.turnEndedAt));
+    this.soundedAt ??= at;
+    this.tellLatency();
+  }
+
+  /** How long the reply took from the end of speech: only the server knows how long it waited to be sure of that. */
+  tellLatency() {
+    if (this.turnEndedAt === null || this.soundedAt === null || this.silenceMs === null) return;
+    this.hooks.onLatency(Math.max(0, this.soundedAt - this.turnEndedAt + this.silenceMs));
     this.turnEndedAt = null;
   }
 
@@ -179,7 +191,7 @@ export class Conversation {
     const text = textOf(item);
     // A cut reply's final text is what was heard of it, shorter than the deltas were.
     if (text !== null && (isDone || !turn.text)) turn.text = text;
-    turn.isCut = item.status === "incomplete";
+    turn.isCut ||= item.status === "incomplete";
     turn.isDone ||= isDone;
     this.hooks.onTurn(turn);
   }
@@ -199,8 +211,7 @@ const HANDLERS = {
   },
   "input_audio_buffer.speech_stopped"(event) {
     this.speech.endMs = event.audio_end_ms;
-    // The server tells it after the silence that we asked for: speech itself ended that much earlier.
-    this.endTurn(performance.now() - SILENCE_MS);
+    this.endTurn(performance.now());
   },
   "conversation.item.added"(event) {
     this.itemChanged(event.item, false);
@@ -213,13 +224,20 @@ const HANDLERS = {
   },
   "conversation.item.truncated"(event) {
     const turn = this.turns.get(event.item_id);
-    if (turn) this.hooks.onTurn(Object.assign(turn, { isCut: true }));
+    if (!turn) return;
+    this.hooks.onTurn(Object.assign(turn, { isCut: true }));
+    // What it says now is what was heard of it; the event does not tell that.
+    this.send({ type: "conversation.item.retrieve", item_id: event.item_id });
+  },
+  "conversation.item.retrieved"(event) {
+    this.itemChanged(event.item, true);
   },
   "conversation.item.input_audio_transcription.completed"(event) {
     this.hooks.onTurn(Object.assign(this.turn(event.item_id, "user"), { text: event.transcript }));
   },
-  "response.created"() {
+  "response.created"(event) {
     this.isActive = true;
+    this.responseId = event.response.id;
     this.hooks.onAwaitSound();
     if (this.state !== "hearing") this.setState("thinking");
   },
@@ -235,6 +253,8 @@ const HANDLERS = {
     for (const item of output) {
       if (item.type === "function_call" && item.name === stillTool.name) this.hooks.onStillWanted(item.call_id);
     }
+    this.silenceMs ??= 0; // this server does not tell it
+    this.tellLatency();
     if (status === "failed") this.hooks.onError(details?.error?.message ?? "The reply failed.");
     this.askForReply();
     this.settle();
@@ -256,6 +276,8 @@ const HANDLERS = {
     if (!this.isHeld && !(this.isPlaying && event.state === "listening")) this.setState(event.state);
   },
   "x.metrics"(event) {
+    if (event.response_id === this.responseId) this.silenceMs = event.stages_ms?.turn_end ?? 0;
+    this.tellLatency();
     this.hooks.onStages(event);
   },
   error(event) {

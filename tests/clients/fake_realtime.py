@@ -249,6 +249,11 @@ class Session:
                 self.respond()
             case "response.cancel":
                 self.cancel("client_cancelled")
+            case "conversation.item.retrieve":
+                content = [{"type": "output_audio", "transcript": "one two"}]
+                item = {"id": event["item_id"], "type": "message", "role": "assistant"}
+                item |= {"status": "completed", "content": content}
+                self.emit("conversation.item.retrieved", item=item)
             case "conversation.item.truncate":
                 told = {key: event[key] for key in ("item_id", "content_index", "audio_end_ms")}
                 self.emit("conversation.item.truncated", **told)

@@ -55,7 +55,7 @@ async def test_speaks_and_hears(
         await page.wait_for_function("() => omnid.state === 'offline'")
     assert fake_server.seen.hangups == 1
     update = next(e for e in fake_server.seen.events if e["type"] == "session.update")
-    assert update["session"]["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 200
+    assert update["session"]["audio"]["input"]["turn_detection"] == {"type": "semantic_vad"}
 
 
 async def test_types_and_stops(browse: Callable[..., Any], fake_server: Any) -> None:
@@ -73,6 +73,10 @@ async def test_types_and_stops(browse: Callable[..., Any], fake_server: Any) -> 
         # Told by another event than the one that says that the sound is gone.
         await page.wait_for_function(
             "() => document.querySelector('.turn.assistant').innerText.includes('interrupted')"
+        )
+        # Of what was told of the reply only that is left which was heard.
+        await page.wait_for_function(
+            "() => /one two +— inter/.test(document.querySelector('.turn.assistant').innerText)"
         )
         assert page.problems == []
 
