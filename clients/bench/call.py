@@ -9,12 +9,12 @@ serves "model"), then for each call one that opens it: "network" (a name of `imp
 - "calm": from now on the network is clean;
 - "end": hang up.
 
-Out come lines whose "told" is "ready" (the server), "open", "tick" (20 ms of what was said have
-gone out), "audible" (20 ms of the agent that are not silent came), "event" ("at_s": when it came),
-"failed" ("reason"), and at the end "heard": "pcm" (48 kHz, from the first sample that was said, as
-`clients.bench.ear` has it), "began_s", "num_breaks", "missing_share", "late_s" (how late the
-microphone was at worst: what this machine did to the call) and "picture_age_s", the mean that the
-server tells of the call, null where it tells none.
+Out come lines whose "told" is "ready" ("server"; "networks": the names that there are), "open",
+"tick" (20 ms of what was said have gone out), "audible" (20 ms of the agent that are not silent
+came), "event" ("at_s": when it came), "failed" ("reason"), and at the end "heard": "pcm" (48 kHz,
+from the first sample that was said, as `clients.bench.ear` has it), "began_s", "num_breaks",
+"missing_share", "late_s" (how late the microphone was at worst: what this machine did to the call)
+and "picture_age_s", the mean that the server tells of the call, null where it tells none.
 
 Moments are those of the machine's monotonic clock.
 """
@@ -214,7 +214,7 @@ async def serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     try:
         async with _server(json.loads(await orders.readline())) as address:
-            _tell("ready", server=await ask_health(address))
+            _tell("ready", server=await ask_health(address), networks=list(NETWORKS))
             while line := await orders.readline():
                 await _hold(address, json.loads(line), orders)
     except BenchError as error:

@@ -50,6 +50,8 @@ NETWORKS = {
     "loss 1 %": Condition(delay_ms=40, jitter_ms=20, loss=0.01),
     "loss 5 %": Condition(delay_ms=40, jitter_ms=20, loss=0.05),
     "bursts": Condition(delay_ms=40, jitter_ms=20, loss=0.05, mean_burst=4),
+    "far": Condition(delay_ms=120, jitter_ms=30, loss=0.01, doubled=0.01),
+    "slow": Condition(delay_ms=40, jitter_ms=20, rate_kbps=160),
 }
 
 

@@ -19,6 +19,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +46,7 @@ STORM = (
     Condition(delay_ms=140, jitter_ms=100, loss=0.1, mean_burst=4),
 )
 SCENARIOS: dict[str, tuple[Condition, Condition | None]] = {
-    **{name: (condition, None) for name, condition in NETWORKS.items()},
+    **{name: (at, None) for name, at in NETWORKS.items() if not at.rate_kbps},
     "storm": STORM,
 }
 
@@ -71,8 +73,10 @@ def run(args: argparse.Namespace) -> int:
         raise BenchError(f"--receivers: one or more of {', '.join(KINDS)}")
     if args.wrtc_python is not None:
         receivers.append("wrtc")
-    if not args.seconds > 0:
-        raise BenchError("--seconds: more than none")
+    if not 0 < args.seconds < math.inf:
+        raise BenchError("--seconds: more than none, and an end")
+    if args.json not in (None, "-"):
+        _check_writable(Path(args.json))
     console = Console(stderr=args.json == "-", width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         rows = asyncio.run(_measure_all(scenarios, receivers, args))
@@ -88,6 +92,13 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         Path(args.json).write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    """Better now than when all is measured."""
+    where = path if path.exists() else path.parent
+    if path.is_dir() or not where.exists() or not os.access(where, os.W_OK):
+        raise BenchError(f"--json {path}: it can not be written")
 
 
 def _chosen(names: str) -> list[Scenario]:

@@ -104,7 +104,8 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], Recording | None
         return asyncio.run(live_grid.measure_live(args))
     compared = _compared(args)
     tallies = {name: Tally() for name in compared}
-    for one_user in _all_users(args, range(args.seed, args.seed + args.users)):
+    for count, one_user in enumerate(_all_users(args, range(args.seed, args.seed + args.users)), 1):
+        print(f"user {count} of {args.users} has talked", file=sys.stderr, flush=True)
         for name, tally in one_user.items():
             tallies[name].add(tally)
     first = None

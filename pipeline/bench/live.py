@@ -13,7 +13,7 @@ import base64
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,6 +55,7 @@ class Line:
         assert process.stdout is not None
         self._in, self._out = process.stdin, process.stdout
         self.server: Mapping[str, Any] = {}
+        self.networks: Sequence[str] = ()
 
     def order(self, **what: Any) -> None:
         """Ask for something."""
@@ -102,7 +103,8 @@ async def calling(**where: Any) -> AsyncIterator[Line]:
     try:
         line = Line(process)
         line.order(**where)
-        line.server = (await line.told())["server"]
+        ready = await line.told()
+        line.server, line.networks = ready["server"], ready["networks"]
         yield line
     finally:
         assert process.stdin is not None

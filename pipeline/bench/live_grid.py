@@ -22,7 +22,7 @@ from pipeline.bench.recording import Recording
 from pipeline.bench.user import User
 from pipeline.synthetic.sentences import HELD_OUT, TRAINING
 
-NETWORKS = "clean,loss 5 %,bursts"
+NETWORKS = "clean,loss 5 %,bursts,far,slow"
 USERS, EXCHANGES = 2, 4
 # flags that only `--live` has a use for, and what they are where they are not given
 DEFAULTS: dict[str, Any] = {
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="DIR|HUB-ID", help="checkpoint to serve (the server's default)")
     add("--api-key", metavar="KEY", help="if the server wants one")
     add("--insecure", action="store_true", default=None, help="accept any TLS certificate")
-    add("--networks", help=f"by comma, as `bench network` has them ({NETWORKS})".replace("%", "%%"))
+    add("--networks", help=f"by comma (default: {NETWORKS})".replace("%", "%%"))
     add("--camera", action="store_true", default=None, help="the user shows something that moves")
 
 
@@ -69,6 +69,9 @@ async def measure_live(args: argparse.Namespace) -> tuple[dict[str, Any], Record
     found: dict[str, dict[str, Any]] = {}
     where = {name: getattr(args, name) for name in ("url", "model", "api_key", "insecure")}
     async with calling(**where) as line:
+        if unknown := [name for name in networks if name not in line.networks]:
+            known = ", ".join(line.networks)
+            raise LiveError(f"--networks: there is no {unknown[0]!r}; there are {known}")
         for network in networks:
             tally, late_s = Tally(), 0.0
             for seed in range(args.seed, args.seed + args.users):

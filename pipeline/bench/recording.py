@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline import events
 from pipeline.bench.user import Said
@@ -15,6 +15,8 @@ class Recording:
 
     Args:
         told: session events with their time. user: 16 kHz. agent: 24 kHz, as it was heard.
+        doubts: "duck", "hold" or "resume" of a reply while a sound over it was weighed, with their
+            time.
         cuts: (words that were heard, words that its item holds) of each reply that was cut.
         picture_ages_s: of the pictures that replies knew.
         num_underruns: breaks in the agent's sound.
@@ -29,4 +31,5 @@ class Recording:
     cuts: list[tuple[int, int]]
     picture_ages_s: list[float]
     num_underruns: int
+    doubts: list[tuple[float, str]] = field(default_factory=list)
     late_s: float = 0.0

@@ -57,6 +57,30 @@ class MediaClock:
             heapq.heappop(self._sleepers)[2].set()
 
 
+class WatchedPlayout(Playout):
+    """Remembers when it was told to be less loud, or silent, or that all is well again."""
+
+    def __init__(self, clock: MediaClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.doubts: list[tuple[float, str]] = []
+
+    def duck(self) -> None:
+        """See `Playout.duck`."""
+        self.doubts.append((self._clock.now_s(), "duck"))
+        super().duck()
+
+    def hold(self) -> None:
+        """See `Playout.hold`."""
+        self.doubts.append((self._clock.now_s(), "hold"))
+        super().hold()
+
+    def resume(self) -> None:
+        """See `Playout.resume`."""
+        self.doubts.append((self._clock.now_s(), "resume"))
+        super().resume()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """How the agent is set up. `delay_s`: of the engine's first frame; `frame_s`: of each after.
@@ -75,7 +99,8 @@ class Setup:
 
 async def talk(setup: Setup, user: User) -> Recording:
     """Let them talk until the user has said all that it wanted."""
-    clock, playout = MediaClock(), Playout()
+    clock = MediaClock()
+    playout = WatchedPlayout(clock)
     engine = ScriptedEngine(
         clock=clock,
         replies=setup.replies,
@@ -126,6 +151,7 @@ async def talk(setup: Setup, user: User) -> Recording:
         cuts=_cuts(told, engine.responses, agent),
         picture_ages_s=_picture_ages_s(user.said, engine.responses, frame_times),
         num_underruns=playout.num_underruns,
+        doubts=playout.doubts,
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from daemon.__main__ import main
 from pipeline.bench import conversation
 from pipeline.bench.measure import Tally, measure
+from pipeline.bench.picture import AGENTS, USERS, decisions
 from pipeline.bench.report import figures
 from pipeline.bench.scripted_engine import spoken_replies
 from pipeline.bench.talk import Recording, Setup, num_heard, talk
@@ -98,3 +99,18 @@ def test_what_was_heard_is_found_in_the_sound_itself(count: int, gain: float) ->
     found = num_heard((heard * gain).astype(np.int16), said)
     assert found == pytest.approx(count, abs=10)
     assert num_heard(before, said) == 0
+
+
+def test_the_picture_knows_what_was_decided_of_a_sound_over_a_reply() -> None:
+    recording = talked("judged", num_exchanges=5)
+    found = decisions(recording)
+    assert found == sorted(found)
+    made = [what for _, what in found]
+    assert {what for what in made if what not in {*USERS, *AGENTS}} == set()
+    over = [s for s in recording.said if s.sort not in ("turn", "interruption")]
+    assert over
+    assert made.count("ducked") >= made.count("held") > 0
+    for time_s, what in found:
+        if what == "held":  # it comes to something: it goes on, or is over
+            behind = {later for at_s, later in found if time_s < at_s < time_s + 1.5}
+            assert behind & {"goes on", "reply cut"}
