@@ -5,7 +5,7 @@ reply is ducked from the onset on, held (silent, its place kept) from `HOLD_MS` 
 latest after `DECIDE_MS` it is either stopped for good or goes on where it was. It does not go on
 before `DISMISS_MS`: the first syllable of an interruption is too little to tell it by, and who is
 spoken over for half a second more minds that more than a short gap. Once its words are told all
-looks count alike. Sound that was dismissed but does not end is looked at again now and then: who
+looks count, the newest most. Sound that was dismissed but does not end is looked at again now and then: who
 really wants the floor goes on.
 """
 
@@ -36,8 +36,10 @@ ASKED_SAMPLES = 2_000 * SAMPLES_PER_MS
 SOMEBODY_ELSE = 0.8
 CERTAIN = 0.95
 LIKELY = 0.5
-LIKELY_BY_WORDS = 0.6
+# where words are told: of a sound that is over, of one that lasts (few hums do), and at a later look
+LIKELY_OVER, LIKELY_LASTING, LIKELY_AGAIN = 0.7, 0.5, 0.6
 UNLIKELY = 0.06
+FADING = 0.9  # weight of a look beside that of the next one
 
 Verdict = Literal["open", "hold", "interruption", "dismiss", "over"]
 
@@ -86,9 +88,11 @@ class BargeIn:
             return self._look_again(pcm, age_ms, silence_ms, usual_db)
         if age_ms < FIRST_LOOK_MS:
             return "open"
-        share, likely = self._share(pcm, usual_db), self._likely
+        share = self._share(pcm, usual_db)
         if is_last or age_ms >= DECIDE_MS or not self._overhearing.is_awaited:
-            if silence_ms >= ENDED_MS or age_ms >= DECIDE_MS:
+            is_over = silence_ms >= ENDED_MS or is_last
+            if is_over or age_ms >= DECIDE_MS:
+                likely = self._likely(LIKELY_OVER if is_over else LIKELY_LASTING)
                 return "interruption" if share >= likely else self._dismiss(age_ms)
             if share >= CERTAIN:
                 return "interruption"
@@ -99,9 +103,8 @@ class BargeIn:
             return "hold"
         return "open"
 
-    @property
-    def _likely(self) -> float:
-        return LIKELY if self._overhearing.newest is None else LIKELY_BY_WORDS
+    def _likely(self, by_words: float) -> float:
+        return LIKELY if self._overhearing.newest is None else by_words
 
     def _share(self, pcm: Pcm, usual_db: float) -> float:
         """How likely it is an interruption: by all looks since it is known what is said."""
@@ -109,7 +112,9 @@ class BargeIn:
         if self._overhearing.newest is None:
             return share
         self._odds.append(log_odds(share))
-        return 1 / (1 + math.exp(-sum(self._odds) / len(self._odds)))
+        weights = [FADING**age for age in reversed(range(len(self._odds)))]
+        sums = sum(weight * odds for weight, odds in zip(weights, self._odds, strict=True))
+        return 1 / (1 + math.exp(-sums / sum(weights)))
 
     def _kinds(self, pcm: Pcm, usual_db: float) -> Mapping[Kind, float]:
         reading = self._overhearing.newest
@@ -128,5 +133,5 @@ class BargeIn:
         self._next_look_ms = age_ms + AGAIN_MS
         kinds = self._kinds(pcm, usual_db)
         is_persistent = age_ms >= PERSISTENT_MS and kinds["side_speech"] < SOMEBODY_ELSE
-        is_likely = kinds["interruption"] >= self._likely
+        is_likely = kinds["interruption"] >= self._likely(LIKELY_AGAIN)
         return "interruption" if is_likely or is_persistent else "open"

@@ -87,15 +87,21 @@ async def test_a_sound_that_seems_certain_waits_for_its_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "verdict"),
+    ("shares", "silence_ms", "verdict"),
     [
-        ((0.9, 0.9, 0.9, 0.4), "interruption"),  # the last look alone would not do
-        ((0.3, 0.3, 0.3, 0.9), "dismiss"),
-        ((0.55,) * 4, "dismiss"),  # half is enough for what was not read
+        ((0.9, 0.9, 0.9, 0.4), 0, "interruption"),  # the last look alone would not do
+        ((0.3, 0.3, 0.3, 0.6), 0, "dismiss"),
+        ((0.6, 0.3, 0.3, 0.7), 0, "dismiss"),
+        ((0.7, 0.3, 0.3, 0.6), 0, "dismiss"),
+        ((0.6, 0.3, 0.3, 0.8), 0, "interruption"),
+        ((0.8, 0.3, 0.3, 0.6), 0, "dismiss"),  # the newest look counts most
+        ((0.55,) * 4, 0, "interruption"),  # who goes on for so long hardly hums
+        ((0.55,) * 4, 64, "dismiss"),
+        ((0.75,) * 4, 64, "interruption"),
     ],
 )
 def test_a_sound_that_was_read_is_judged_by_all_its_looks(
-    shares: tuple[float, ...], verdict: str
+    shares: tuple[float, ...], silence_ms: int, verdict: str
 ) -> None:
     told = iter(shares)
     judge: Any = SimpleNamespace(kinds=lambda *_, **__: {"interruption": next(told)})
@@ -103,10 +109,11 @@ def test_a_sound_that_was_read_is_judged_by_all_its_looks(
         newest=reading(0.5), is_awaited=False, begin=lambda: None, ask=lambda pcm: None
     )
     barge_in = BargeIn(judge, ear, 0)
-    pcm = np.zeros(0, np.float32)
+    pcm, ages_ms = np.zeros(0, np.float32), (192, 320, 448, 480)
+    ends_ms = (*ages_ms[:3], 480 - silence_ms)  # of its speech, at each look
     made = [
-        barge_in.look(pcm, end_sample=16 * age_ms, speech_end_sample=16 * age_ms, usual_db=-26.0)
-        for age_ms in (192, 320, 448, 480)
+        barge_in.look(pcm, end_sample=16 * age_ms, speech_end_sample=16 * end_ms, usual_db=-26.0)
+        for age_ms, end_ms in zip(ages_ms, ends_ms, strict=True)
     ]
     assert made == ["hold", "open", "open", verdict]
 
