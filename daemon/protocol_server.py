@@ -369,3 +369,12 @@ class TurnState(ServerEvent):
 
     type: Literal["x.turn.state"] = "x.turn.state"
     state: str
+
+
+class OutputDoubt(ServerEvent):
+    """Extension: somebody makes a sound over the reply, which may be nothing to stop for. Who plays
+    it makes it softer ("duck"), silent with its place kept ("hold"), or lets it go on ("resume").
+    """
+
+    type: Literal["x.output.doubt"] = "x.output.doubt"
+    doubt: str

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 EXTENSIONS = (
     "x.metrics",
     "x.turn.state",
+    "x.output.doubt",
     "x_sampling",
     "input_image_buffer.append",
     "video",
@@ -347,7 +348,7 @@ class RealtimeSession:
                 self._send(output_event(event))
             case events.TranscriptDelta() | events.TranscriptDone() | events.TranscriptFailed():
                 self._send(transcript_event(event))
-            case events.TurnMetrics() | events.StateChanged():
+            case events.TurnMetrics() | events.StateChanged() | events.OutputDoubted():
                 self._on_extension(event)
             case events.Speculated():
                 self._metrics.observe_speculation(event)
@@ -377,7 +378,13 @@ class RealtimeSession:
             case _:
                 assert_never(event)
 
-    def _on_extension(self, event: events.TurnMetrics | events.StateChanged) -> None:
+    def _on_extension(
+        self, event: events.TurnMetrics | events.StateChanged | events.OutputDoubted
+    ) -> None:
+        if isinstance(event, events.OutputDoubted):
+            if "x.output.doubt" in self.session.x_ext:
+                self._send(ev.OutputDoubt(doubt=event.doubt))
+            return
         if isinstance(event, events.StateChanged):
             if "x.turn.state" in self.session.x_ext:
                 self._send(ev.TurnState(state=event.state))

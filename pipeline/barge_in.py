@@ -5,8 +5,8 @@ reply is ducked from the onset on, held (silent, its place kept) from `HOLD_MS` 
 latest after `DECIDE_MS` it is either stopped for good or goes on where it was. It does not go on
 before `DISMISS_MS`: the first syllable of an interruption is too little to tell it by, and who is
 spoken over for half a second more minds that more than a short gap. Once its words are told all
-looks count, the newest most. Sound that was dismissed but does not end is looked at again now and then: who
-really wants the floor goes on.
+looks count, the newest most. Sound that was dismissed but does not end is looked at again now and
+then: who really wants the floor goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ASKED_SAMPLES = 2_000 * SAMPLES_PER_MS
 SOMEBODY_ELSE = 0.8
 CERTAIN = 0.95
 LIKELY = 0.5
-# where words are told: of a sound that is over, of one that lasts (few hums do), and at a later look
+# Where words are told: of a sound that is over, of one that lasts (few hums do), at a later look.
 LIKELY_OVER, LIKELY_LASTING, LIKELY_AGAIN = 0.7, 0.5, 0.6
 UNLIKELY = 0.06
 FADING = 0.9  # weight of a look beside that of the next one

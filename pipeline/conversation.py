@@ -100,7 +100,12 @@ class Conversation:
             on_change=self._note_state,
         )
         self._floor = Floor(
-            self._log, self._replies, playout, config=lambda: self._config, start=self._answer
+            self._log,
+            self._replies,
+            playout,
+            config=lambda: self._config,
+            start=self._answer,
+            emit=emit,
         )
         self._aside = SideReplies(engine, emit=emit, spawn=self._spawn)
         self._transcripts = Transcripts(engine, emit=emit, spawn=self._spawn)

@@ -15,6 +15,7 @@ from typing import Literal
 from pipeline.items import Item
 from pipeline.messages import Pcm16, Refusal, ResponseStatus, Stages, Usage
 
+Doubt = Literal["duck", "hold", "resume"]
 CancelReason = Literal["turn_detected", "client_cancelled"]
 
 
@@ -214,6 +215,15 @@ class OutputCleared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputDoubted:
+    """Somebody makes a sound over a reply that its listener plays by himself: it shall be softer
+    ("duck"), silent with its place kept ("hold"), or go on ("resume"). What cuts it tells itself.
+    """
+
+    doubt: Doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnMetrics:
     """Where the milliseconds of one turn went, from the true end of speech (None: no such moment).
 
@@ -277,6 +287,7 @@ SessionEvent = (
     | OutputStarted
     | OutputStopped
     | OutputCleared
+    | OutputDoubted
     | TurnMetrics
     | Speculated
     | StateChanged

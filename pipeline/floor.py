@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.listener import Doubt
+from pipeline.events import Doubt, Emit, OutputDoubted
 from pipeline.log import ConversationLog
 from pipeline.playout import Playout
 from pipeline.replies import Replies
@@ -18,6 +18,7 @@ class Floor:
     Args:
         config: the session's configuration in force.
         start: begins a reply to a turn that is over.
+        emit: tells who plays replies by himself what to do with them.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Floor:
         *,
         config: Callable[[], SessionConfig],
         start: Callable[[TurnEnd], None],
+        emit: Emit,
     ) -> None:
         self.manual_turn: TurnEnd | None = None  # over, and the owner has to ask for a reply
         self._waiting_turn: TurnEnd | None = None  # ended during a reply, gets its own behind it
@@ -36,6 +38,7 @@ class Floor:
         self._playout = playout
         self._config = config
         self._start = start
+        self._emit = emit
 
     def reply_settled(self) -> None:
         """A turn that ended during the reply gets its own now."""
@@ -65,8 +68,8 @@ class Floor:
     def output_doubted(self, doubt: Doubt) -> None:
         """See `listener.Listener`."""
         if self._playout is None:
-            return  # who plays by himself plays on until speech is told to have started
-        if doubt == "duck":
+            self._emit(OutputDoubted(doubt=doubt))
+        elif doubt == "duck":
             self._playout.duck()
         elif doubt == "hold":
             self._playout.hold()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
+from pipeline.events import Doubt
 from pipeline.reply import TurnEnd
-
-Doubt = Literal["duck", "hold", "resume"]
 
 
 class Listener(Protocol):

@@ -1,10 +1,12 @@
 // On the audio thread: plays what it is given in order, without clicks, and tells how far it came.
-// In: {samples: Float32Array, id} more of an item · "end" nothing follows for now · "flush" silence at once.
+// In: {samples: Float32Array, id} more of an item · "end" nothing follows for now · "flush" silence at once ·
+// "duck" softer · "hold" silent, its place is kept · "resume" as before.
 // Out: {type: "started"} · {type: "played", id, numSamples} · {type: "stopped"} all was played.
 // The queue has no bound of its own: it holds one reply, whose length the server limits.
 
 const CUSHION_SAMPLES = 0.06 * sampleRate; // collected before sound begins, and again after it ran dry
 const FADE_SAMPLES = 0.004 * sampleRate;
+const LOUDNESS = { duck: 0.25, hold: 0, resume: 1 };
 const REPORT_SAMPLES = 0.02 * sampleRate;
 
 class Playback extends AudioWorkletProcessor {
@@ -17,6 +19,7 @@ class Playback extends AudioWorkletProcessor {
     this.isRunning = false; // false also while the cushion is filled
     this.hasStarted = false;
     this.gain = 0; // rises at a beginning
+    this.wantedGain = 1;
     this.tail = 0; // the last sample before silence, falling to zero
     this.last = 0;
     this.numUnreported = 0;
@@ -26,6 +29,7 @@ class Playback extends AudioWorkletProcessor {
   obey(message) {
     if (message === "end") this.isEnded = true;
     else if (message === "flush") this.flush();
+    else if (message in LOUDNESS) this.wantedGain = LOUDNESS[message];
     else {
       this.queue.push(message);
       this.numQueued += message.samples.length;
@@ -37,6 +41,7 @@ class Playback extends AudioWorkletProcessor {
     this.queue = [];
     this.offset = this.numQueued = this.numUnreported = 0;
     this.isEnded = this.hasStarted = false;
+    this.wantedGain = 1;
     this.pause();
   }
 
@@ -70,7 +75,9 @@ class Playback extends AudioWorkletProcessor {
     if (this.isRunning && this.numQueued === 0) this.pause();
     this.tail -= this.tail / FADE_SAMPLES;
     if (!this.isRunning) return this.tail;
-    this.gain = Math.min(1, this.gain + 1 / FADE_SAMPLES);
+    const step = 1 / FADE_SAMPLES;
+    this.gain += Math.max(-step, Math.min(step, this.wantedGain - this.gain));
+    if (this.gain === 0 && this.wantedGain === 0) return (this.last = this.tail);
     this.last = this.take() * this.gain + this.tail;
     return this.last;
   }

@@ -174,6 +174,9 @@ export class SocketCall {
         this.hooks.onEvent(event);
         this.silence();
         return;
+      case "x.output.doubt":
+        this.player.doubt(event.doubt);
+        break;
       case "input_audio_buffer.committed":
         if (this.isForgetting) this.forgetFrame();
         break;

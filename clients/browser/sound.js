@@ -88,6 +88,11 @@ export class Player {
     this.node.port.postMessage({ id, samples }, [samples.buffer]);
   }
 
+  /** @param {"duck" | "hold" | "resume"} doubt what to do with the reply while a sound over it is weighed */
+  doubt(doubt) {
+    this.node.port.postMessage(doubt);
+  }
+
   /** No more comes for now: what waits for a cushion is played. */
   end() {
     this.node.port.postMessage("end");

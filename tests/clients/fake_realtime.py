@@ -48,6 +48,7 @@ class Script:
     delay_s: float = 0.05
     lead_silence_s: float = 0.0
     gap_s: float = 0.0  # a hole in the middle of a WebSocket reply
+    doubts: tuple[tuple[float, str], ...] = ()  # of each reply: seconds later, what is told
     hole_s: float = 0.0  # digital silence in the middle of every reply
     is_mute: bool = False  # never answers
     status: str = "completed"
@@ -202,6 +203,9 @@ class Session:
         for word in ("one ", "two ", "three"):
             self.emit("response.output_audio_transcript.delta", delta=word, **ids)
             await asyncio.sleep(0.02)
+        for later_s, doubt in script.doubts:
+            await asyncio.sleep(later_s)
+            self.emit("x.output.doubt", doubt=doubt)
         await asyncio.sleep(script.gap_s)
         self.play(np.concatenate([hole, half]))
         if self.drained is None:

@@ -85,6 +85,28 @@ async def test_an_interruption_silences(
     assert truncated["audio_end_ms"] == pytest.approx(cleared - started, abs=300)
 
 
+async def test_a_reply_that_is_in_doubt_is_silent_and_goes_on_where_it_was(
+    browse: Callable[..., Any], fake_server: Any
+) -> None:
+    fake_server.script.reply_s = 4.0
+    fake_server.script.doubts = ((0.5, "duck"), (0.1, "hold"), (0.8, "resume"))
+    async with browse() as page:
+        await connect(page, fake_server.url + ASKED)
+        await page.click("#microphone")  # the fake device beeps
+        await page.fill("#text", "hello there")
+        await page.keyboard.press("Enter")
+        await page.wait_for_function("() => omnid.replyPeakDb > -40")
+        await page.wait_for_function(QUIET, timeout=3_000)
+        assert await page.evaluate("omnid.state") == "speaking"
+        await page.wait_for_function(f"() => !({QUIET})()", timeout=3_000)
+        await page.wait_for_function(count("output_audio_buffer.stopped", 1), timeout=10_000)
+        (started,) = await page.evaluate(MOMENTS, "output_audio_buffer.started")
+        (stopped,) = await page.evaluate(MOMENTS, "output_audio_buffer.stopped")
+        assert stopped - started == pytest.approx(4_000 + 800, abs=250)
+        assert page.problems == []
+    assert sent(fake_server, "conversation.item.truncate") == [], "it was heard whole"
+
+
 async def test_works_without_webrtc(browse: Callable[..., Any], fake_server: Any) -> None:
     """Typing, the stop key and push to talk."""
     fake_server.script.reply_s = 8.0

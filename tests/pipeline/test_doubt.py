@@ -169,10 +169,10 @@ async def test_the_reply_ends_in_doubt_and_the_speech_is_a_turn() -> None:
         await settle()
         s.forget()
         await s.say(loud(5))
-        assert s.names() == []
+        assert set(s.names()) == {"OutputDoubted"}
         await s.clock.advance(1)
         await s.say(loud(1))
-        assert s.names()[0] == "SpeechStarted"
+        assert s.one(events.SpeechStarted)
 
 
 async def test_without_interruption_nothing_is_judged() -> None:
@@ -253,3 +253,17 @@ async def test_settings_that_come_in_a_pause_leave_the_turn_judged() -> None:
         assert s.all(events.SpeechStopped) == []
         await s.say(quiet(1))
         assert s.one(events.SpeechStopped)  # after 12 windows, 384 ms
+
+
+async def test_who_plays_replies_by_himself_is_told_what_to_do_with_them() -> None:
+    async with session(engine=script(), settings=config(JUDGED), judges=guarded([0.2])) as s:
+        s.conversation.respond()
+        await settle()
+        s.forget()
+        await s.say(np.concatenate([loud(4), quiet(12)]))
+        assert [event.doubt for event in s.all(events.OutputDoubted)][:3] == [
+            "duck",
+            "hold",
+            "resume",
+        ]
+        assert s.all(events.SpeechStarted) == []
