@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     except (PipelineError, OSError, ImportError) as error:
         return _failed(error)
     text = json.dumps(document, ensure_ascii=False)
-    fault = None
+    fault: Exception | None = None
     try:
         if args.json not in (None, "-"):
             Path(args.json).write_text(text + "\n", encoding="utf-8")
@@ -71,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     print(shown, file=sys.stderr if args.json == "-" else sys.stdout, flush=True)
     if args.json == "-":
         print(text, flush=True)
+    broken = [name for name, figures in document["setups"].items() if figures is None]
+    if broken and fault is None:
+        fault = PipelineError(f"the calls broke: {', '.join(broken)}")
     return 0 if fault is None else _failed(fault)
 
 

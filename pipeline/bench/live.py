@@ -53,9 +53,15 @@ class Line:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
+        self._process = process
         self._in, self._out = process.stdin, process.stdout
         self.server: Mapping[str, Any] = {}
         self.networks: Sequence[str] = ()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether somebody is there who calls."""
+        return self._process.returncode is None
 
     def order(self, **what: Any) -> None:
         """Ask for something."""

@@ -59,30 +59,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def measure_live(args: argparse.Namespace) -> tuple[dict[str, Any], Recording | None]:
-    """The document of the command, and the first conversation.
+    """The document of the command, and the first conversation. A network that all calls of a user
+    broke in has null for figures.
 
     Raises:
-        LiveError: a call failed.
+        LiveError: there is no such network, or nobody calls any more.
     """
     networks = [name.strip() for name in args.networks.split(",") if name.strip()]
     first: Recording | None = None
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any] | None] = {}
     where = {name: getattr(args, name) for name in ("url", "model", "api_key", "insecure")}
     async with calling(**where) as line:
         if unknown := [name for name in networks if name not in line.networks]:
             known = ", ".join(line.networks)
             raise LiveError(f"--networks: there is no {unknown[0]!r}; there are {known}")
         for network in networks:
-            tally, late_s = Tally(), 0.0
-            for seed in range(args.seed, args.seed + args.users):
-                print(f"user {seed} calls, network: {network}", file=sys.stderr)
-                recording = await _call(line, network, seed, args)
-                late_s = max(late_s, recording.late_s)
-                measure(recording, tally)
+            try:
+                found[network], recording = await _over(line, network, args)
+            except LiveError as error:
+                if not line.is_alive:
+                    raise
+                print(f"given up, network {network}: {error}", file=sys.stderr)
+                found[network] = None
+            else:
                 first = first or recording
-            found[network] = report.figures(tally)
-            found[network]["microphone_late_ms"] = round(1000 * late_s)
-            found[network]["speculation"] = None
         server = line.server
     document = {
         "users": args.users,
@@ -96,6 +96,25 @@ async def measure_live(args: argparse.Namespace) -> tuple[dict[str, Any], Record
         "endpointing": [],
     }
     return document, first
+
+
+async def _over(
+    line: Line, network: str, args: argparse.Namespace
+) -> tuple[dict[str, Any], Recording]:
+    """Figures of all users' calls through one network, and the first call.
+
+    Raises:
+        LiveError: a user's calls broke.
+    """
+    tally, recordings = Tally(), []
+    for seed in range(args.seed, args.seed + args.users):
+        print(f"user {seed} calls, network: {network}", file=sys.stderr)
+        recordings.append(await _call(line, network, seed, args))
+        measure(recordings[-1], tally)
+    figures = report.figures(tally)
+    figures["microphone_late_ms"] = round(1000 * max(one.late_s for one in recordings))
+    figures["speculation"] = None
+    return figures, recordings[0]
 
 
 async def _call(line: Line, network: str, seed: int, args: argparse.Namespace) -> Recording:

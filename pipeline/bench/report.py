@@ -77,7 +77,9 @@ def figures(tally: Tally) -> dict[str, Any]:
     }
 
 
-def table(summaries: Mapping[str, Mapping[str, Any]], sweep: Sequence[Mapping[str, Any]]) -> str:
+def table(
+    summaries: Mapping[str, Mapping[str, Any] | None], sweep: Sequence[Mapping[str, Any]]
+) -> str:
     """Both as text: one column for each setup, one line for each budget of the end of turns."""
     width = max(map(len, summaries)) + 2
     lines = [" " * 32 + "".join(f"{name:>{width}}" for name in summaries)]
@@ -94,7 +96,7 @@ def table(summaries: Mapping[str, Mapping[str, Any]], sweep: Sequence[Mapping[st
     return "\n".join(lines)
 
 
-def _at(summary: Mapping[str, Any], path: str) -> Any:
+def _at(summary: Mapping[str, Any] | None, path: str) -> Any:
     found: Any = summary
     for key in path.split("."):
         if found is None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.bench.live import Life
+from daemon.__main__ import main
+from pipeline.bench import live_grid
+from pipeline.bench.live import Life, LiveError
+from pipeline.bench.measure import Tally
+from pipeline.bench.report import figures
 from pipeline.bench.scripted_engine import spoken_replies
 from pipeline.bench.user import STEP_S, STEP_SAMPLES, Said, User
 from pipeline.bench.words import words_heard
@@ -82,3 +89,41 @@ def test_questions_take_the_place_of_sentences(monkeypatch: pytest.MonkeyPatch) 
     assert len(list(user.live())) > 100
     assert sum(said.sort == "turn" for said in user.said) == 6
     assert "Who are you my friend?" in asked
+
+
+@pytest.fixture
+def fake_line(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Calls through "clean" go well, those through "bursts" break."""
+    line = SimpleNamespace(networks=["clean", "bursts"], server={}, is_alive=True)
+
+    @contextlib.asynccontextmanager
+    async def calling(**_: Any) -> AsyncIterator[Any]:
+        yield line
+
+    async def over(_line: Any, network: str, _args: Any) -> tuple[dict[str, Any], Any]:
+        if network == "bursts":
+            raise LiveError("3 calls broke")
+        return figures(Tally()), None
+
+    monkeypatch.setattr(live_grid, "calling", calling)
+    monkeypatch.setattr(live_grid, "_over", over)
+    return line
+
+
+def test_what_was_measured_outlives_a_network_that_calls_break_in(
+    fake_line: SimpleNamespace, capsys: Any
+) -> None:
+    arguments = ["bench", "conversation", "--live", "--networks", "clean,bursts", "--json", "-"]
+    assert main(arguments) == 1
+    told = capsys.readouterr()
+    found = json.loads(told.out)["setups"]
+    assert found["clean"]["turns"] == 0
+    assert found["bursts"] is None
+    assert told.err.splitlines()[-1] == "omnid bench conversation: the calls broke: bursts"
+
+
+def test_an_unknown_network_is_told_before_anybody_calls(
+    fake_line: SimpleNamespace, capsys: Any
+) -> None:
+    assert main(["bench", "conversation", "--live", "--networks", "clean,foo"]) != 0
+    assert "there is no 'foo'; there are clean, bursts" in capsys.readouterr().err
