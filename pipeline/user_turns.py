@@ -9,6 +9,8 @@ with an error, a plain buffer keeps the newest.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from pipeline import events
@@ -42,6 +44,15 @@ from pipeline.vad import Vad
 MIN_COMMIT_MS = 100
 JUDGED_SAMPLES = 8 * ENGINE_INPUT_HZ  # as much of a turn as any judge listens to
 BEFORE_ONSET_SAMPLES = 150 * SAMPLES_PER_MS
+CUT_OFF_SAMPLES = 1_200 * SAMPLES_PER_MS  # who speaks again so soon had not finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastTurn:
+    """The newest of what was said in the turn before, and where its speech ended."""
+
+    pcm: Pcm
+    speech_end_sample: int
 
 
 class UserTurns:
@@ -79,6 +90,7 @@ class UserTurns:
         self._overhearing = Overhearing(log)
         self._barge_in: BargeIn | None = None
         self._pause: Pause | None = None  # behind a tentative end
+        self._past: PastTurn | None = None
 
     # ------------------------------------------------------------------ state
     @property
@@ -248,8 +260,7 @@ class UserTurns:
 
     def _begin_pause(self) -> None:
         """The turn is tentatively over."""
-        assert self._log.speech is not None
-        heard = self._log.speech.newest(JUDGED_SAMPLES)
+        heard = self._heard()
         self._pause = Pause(
             heard=heard,
             speech_end_sample=self._machine.speech_end_sample,
@@ -258,6 +269,16 @@ class UserTurns:
         is_judged = self._machine.settings.eagerness is not None
         self._overhearing.begin(heard if is_judged else None)
         self._judge(self._pause)
+
+    def _heard(self) -> Pcm:
+        """What the end of the open turn is judged by: of somebody who was cut off and goes on, also
+        what he had said before.
+        """
+        assert self._log.speech is not None
+        heard, past = self._log.speech.newest(JUDGED_SAMPLES), self._past
+        if past is None or self._machine.onset_sample - past.speech_end_sample > CUT_OFF_SAMPLES:
+            return heard
+        return np.concatenate([past.pcm, heard])[-JUDGED_SAMPLES:]
 
     def _judge(self, pause: Pause) -> None:
         judge, reading = self._judges.end_of_turn, self._overhearing.newest
@@ -278,6 +299,7 @@ class UserTurns:
         self._emit_stopped(speech.item_id, edge.at_sample)
         if self._machine.settings.judges_interruptions:
             self._level.learn(speech.newest(JUDGED_SAMPLES))
+        self._past = PastTurn(pcm=self._heard(), speech_end_sample=edge.speech_end_sample)
         self._commit()
         silence_s = (self._buffer.clock_ms - edge.speech_end_sample / SAMPLES_PER_MS) / 1000
         self._listener.turn_ended(

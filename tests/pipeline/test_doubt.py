@@ -267,3 +267,18 @@ async def test_who_plays_replies_by_himself_is_told_what_to_do_with_them() -> No
             "resume",
         ]
         assert s.all(events.SpeechStarted) == []
+
+
+@pytest.mark.parametrize(("gap_windows", "is_same_turn"), [(20, True), (50, False)])
+async def test_who_was_cut_off_and_goes_on_is_judged_by_all_that_he_said(
+    gap_windows: int, is_same_turn: bool
+) -> None:
+    judged = judges(complete=[1.0])
+    async with session(settings=config(JUDGED), judges=judged) as s:
+        await s.say(np.concatenate([quiet(5), loud(30), quiet(gap_windows)]))
+        assert s.one(events.SpeechStopped)
+        (first,) = judged.end_of_turn.heard
+        await s.say(np.concatenate([loud(10), quiet(10)]))
+        assert len(s.all(events.SpeechStopped)) == 2
+        second = judged.end_of_turn.heard[1]
+        assert (second > first + 10 * 512) == is_same_turn
