@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEARD_S = 3.2  # how far back prosody is listened to
 MIN_RUN_FRAMES = 4
-EAGER = 2.2  # log odds: ends are commoner than pauses, and 19 of 20 shall be answered at once
+EAGER = 2.1  # log odds: ends are commoner than pauses, and 19 of 20 shall be answered at once
 
 
 class EndOfTurnJudge(Protocol):
