@@ -222,7 +222,7 @@ def test_people_type_with_capitals_signs_and_digits() -> None:
     room = training_room(None)
     typed = [
         part.text
-        for seed in range(400)
+        for seed in range(1000)
         for turn in lesson(room, seed, 0).turns
         if isinstance(turn, Heard) and turn.words is None
         for part in turn.message.parts
@@ -233,6 +233,8 @@ def test_people_type_with_capitals_signs_and_digits() -> None:
     assert any(character.isdigit() for text in typed for character in text)
     assert any(re.search(r"\d [+-] \d", text) for text in typed)
     assert any(name.lower() in text.split() for name in phrases.NAMES for text in typed)
+    assert any("color" in text for text in typed)
+    assert any("colour" in text for text in typed)
 
 
 def test_numbers_are_written_in_digits() -> None:
