@@ -28,6 +28,7 @@ FALSE_YIELD_S = 1.0  # within which anything else must not
 FALSE_ANSWER_S = 2.0
 SOON_S = 0.4  # behind a sound; the next one comes later
 TOLD_LATE_S = 0.1  # at most: behind its first sound, that a reply is played
+OVERTAKEN_S = 0.3  # at most, where sound and events come over a network of their own
 AT_ONCE_S = 0.1  # an answer that begins so near to the onset of speech did not hear it
 
 Segment = tuple[float, float]
@@ -93,7 +94,7 @@ def segments(
     edges = np.flatnonzero(np.diff(np.concatenate([[0], loud.astype(np.int8), [0]])))
     found: list[Segment] = []
     for start, end in zip(edges[::2] * FRAME_S, edges[1::2] * FRAME_S, strict=True):
-        is_new = not found or any(found[-1][1] <= s <= start + TOLD_LATE_S for s in begins_s)
+        is_new = not found or any(found[-1][1] <= s <= start + OVERTAKEN_S for s in begins_s)
         if not is_new and start - found[-1][1] <= max_gap_s:
             found[-1] = (found[-1][0], float(end))
         else:
@@ -204,9 +205,12 @@ def _leaks(recording: Recording, tally: Tally) -> None:
     next one begins.
     """
     raw = segments(recording.agent, max_gap_s=0.0, min_s=0.0)
-    begins = _times(recording, events.OutputStarted)
-    for time_s, event in recording.told:
-        if isinstance(event, events.OutputCleared):
-            until_s = min((at_s for at_s in begins if at_s > time_s), default=np.inf) - TOLD_LATE_S
-            left = [min(b, until_s) - time_s for a, b in raw if a < until_s and b > time_s]
-            tally.leaks_ms.append(1000 * max(left, default=0.0))
+    told = _times(recording, events.OutputStarted)
+    agent = segments(recording.agent, begins_s=told)
+    for cleared_s in _times(recording, events.OutputCleared):
+        next_s = min((at_s for at_s in told if at_s > cleared_s), default=np.inf)
+        # Over a network its sound may come well before the event that tells of it.
+        sounds = [a for a, b in agent if cleared_s < a <= next_s <= b]
+        until_s = min(sounds, default=next_s - TOLD_LATE_S)
+        left = [min(b, until_s) - cleared_s for a, b in raw if a < until_s and b > cleared_s]
+        tally.leaks_ms.append(1000 * max(left, default=0.0))

@@ -155,6 +155,8 @@ def test_an_answer_that_comes_at_once_is_another_reply(begins_s: float) -> None:
         (((1.0, 1.9),), 0),
         (((1.0, 1.9), (2.1, 2.15)), 150),  # after a gap, and short
         (((1.0, 1.9), (2.6, 3.5)), 0),  # the next reply
+        (((1.0, 1.9), (2.3, 3.5)), 0),  # whose sound overtakes what tells of it
+        (((1.0, 1.9), (2.1, 2.15), (2.3, 3.5)), 150),
     ],
 )
 def test_all_that_sounds_before_the_next_reply_is_stale(spans: Any, leak_ms: int) -> None:
