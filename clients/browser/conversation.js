@@ -167,7 +167,7 @@ export class Conversation {
     this.tellLatency();
   }
 
-  /** How long the reply took from the end of speech: only the server knows how long it waited to be sure of that. */
+  /** How long the reply took from the end of speech. How long the server waited to be sure of that it tells last. */
   tellLatency() {
     if (this.turnEndedAt === null || this.soundedAt === null || this.silenceMs === null) return;
     this.hooks.onLatency(Math.max(0, this.soundedAt - this.turnEndedAt + this.silenceMs));
@@ -253,8 +253,6 @@ const HANDLERS = {
     for (const item of output) {
       if (item.type === "function_call" && item.name === stillTool.name) this.hooks.onStillWanted(item.call_id);
     }
-    this.silenceMs ??= 0; // this server does not tell it
-    this.tellLatency();
     if (status === "failed") this.hooks.onError(details?.error?.message ?? "The reply failed.");
     this.askForReply();
     this.settle();
@@ -276,7 +274,7 @@ const HANDLERS = {
     if (!this.isHeld && !(this.isPlaying && event.state === "listening")) this.setState(event.state);
   },
   "x.metrics"(event) {
-    if (event.response_id === this.responseId) this.silenceMs = event.stages_ms?.turn_end ?? 0;
+    if (event.response_id === this.responseId) this.silenceMs = event.stages_ms.turn_end ?? 0; // typed: no silence
     this.tellLatency();
     this.hooks.onStages(event);
   },

@@ -226,11 +226,11 @@ class Session:
         item["content"] = [{"type": "output_audio", "transcript": "one two three"}]
         self.emit("conversation.item.done", item=item, previous_item_id=None)
         done = {**response, "status": status, "status_details": details, "output": [item]}
+        self.emit("response.done", response=done)
         if self.has_ext:
-            stages = {"turn_end": 200.0, "encoder_tail": 3.0, "prefill": 9.0, "first_text": 12.0}
+            stages = {"turn_end": 700.0, "encoder_tail": 3.0, "prefill": 9.0, "first_text": 12.0}
             stages |= {"first_codec": 15.0, "first_pcm": 18.0}
             self.emit("x.metrics", response_id=response["id"], stages_ms=stages, num_underruns=0)
-        self.emit("response.done", response=done)
 
     def handle(self, text: str) -> None:
         event = json.loads(text)

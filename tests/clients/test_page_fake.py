@@ -42,7 +42,7 @@ async def test_speaks_and_hears(
         assert await page.evaluate("omnid.replyPeakDb") > -40
         assert await page.locator(".turn.assistant").all_inner_texts() == ["one two three"] * 2
         assert await page.locator(".turn.user").count() == 2
-        assert 200 < await page.evaluate("omnid.lastLatencyMs") < 1500
+        assert 750 < await page.evaluate("omnid.lastLatencyMs") < 2_000  # 700 of them by the server
         audio = [
             entry for entry in await page.evaluate("omnid.stats()") if entry["kind"] == "audio"
         ]

@@ -50,7 +50,7 @@ async def test_goes_by_websocket_where_udp_is_blocked(
         assert await page.evaluate("omnid.replyPeakDb") > -40
         assert await page.locator(".turn.assistant").all_inner_texts() == ["one two three"] * 2
         assert await page.locator(".turn.user").count() == 2
-        assert 200 < await page.evaluate("omnid.lastLatencyMs") < 1500
+        assert 750 < await page.evaluate("omnid.lastLatencyMs") < 2_000  # 700 of them by the server
         assert "encoder 3" in await page.inner_text("#stages")
         assert await page.evaluate("omnid.state") == "listening"
         assert await page.is_hidden("#error")
