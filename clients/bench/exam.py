@@ -31,12 +31,14 @@ class Question:
     """One turn: what is said and shown, and what is to be answered.
 
     Attributes:
-        reply: the words. call: the call that has to come before them; result: what it gives.
+        reply: the words. others: words that are as right. call: the call that has to come before
+            them; result: what it gives.
     """
 
     wav: Path
     pictures: tuple[Path, ...]
     reply: str
+    others: tuple[str, ...] = ()
     call: Call | None = None
     result: str = ""
 
@@ -105,6 +107,7 @@ def _question(raw: Mapping[str, Any], folder: Path) -> Question:
         wav=folder / raw["wav"],
         pictures=tuple(folder / name for name in raw["pictures"]),
         reply=raw["reply"],
+        others=tuple(raw.get("others", ())),
         call=None if call is None else Call(name=call["name"], arguments=call["arguments"]),
         result=raw.get("result", ""),
     )

@@ -46,15 +46,16 @@ class Answer:
 class Examinee:
     """One session with the server."""
 
-    def __init__(self, socket: ClientConnection, timeout_s: float) -> None:
+    def __init__(self, socket: ClientConnection, timeout_s: float, *, has_sound: bool) -> None:
         self._socket = socket
         self._timeout_s = timeout_s
+        self._has_sound = has_sound
 
     async def prepare(self, tools: Sequence[Mapping[str, Any]]) -> None:
         """Settings of the session; the tools as the protocol has them."""
         session: dict[str, Any] = {
             "type": "realtime",
-            "output_modalities": ["audio"],
+            "output_modalities": ["audio" if self._has_sound else "text"],
             "audio": {"input": {"turn_detection": None}},
         }
         if tools:
@@ -137,16 +138,23 @@ class Examinee:
 
 
 async def examine(
-    address: Address, item: Item, tools: Sequence[Mapping[str, Any]], timeout_s: float
+    address: Address,
+    item: Item,
+    tools: Sequence[Mapping[str, Any]],
+    timeout_s: float,
+    *,
+    has_sound: bool = True,
 ) -> list[Answer]:
     """The answers to all questions of one conversation, up to the first that fails.
+
+    has_sound: replies are asked for as sound; as text only otherwise.
 
     Raises:
         BenchError: no server there, or it went away.
     """
     socket = await open_socket(address)
     async with socket:
-        examinee = Examinee(socket, timeout_s)
+        examinee = Examinee(socket, timeout_s, has_sound=has_sound)
         await examinee.prepare(tools if item.category == "tool" else ())
         answers: list[Answer] = []
         for question in item.questions:

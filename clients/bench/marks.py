@@ -45,13 +45,15 @@ class Mark:
         return asdict(self)
 
 
-def marked(item: Item, answers: Sequence[Answer], judge: Judge) -> Mark:
-    """The mark of a conversation, by its last answer."""
+def marked(item: Item, answers: Sequence[Answer], judge: Judge | None) -> Mark:
+    """The mark of a conversation, by its last answer; without a judge its sound has none."""
     question, answer = item.questions[len(answers) - 1], answers[-1]
     is_last = len(answers) == len(item.questions)
     said = plain(answer.text)
-    heard = judge.heard(answer.pcm, RATE_HZ) if answer.blocks else ""
-    is_right = is_last and said == plain(question.reply) and _is_called(question.call, answer.calls)
+    can_judge = judge is not None and said in judge.texts
+    heard = judge.heard(answer.pcm, RATE_HZ) if judge is not None and answer.blocks else ""
+    wanted = {plain(text) for text in (question.reply, *question.others)}
+    is_right = is_last and said in wanted and _is_called(question.call, answer.calls)
     return Mark(
         name=item.name,
         category=item.category,
@@ -61,7 +63,7 @@ def marked(item: Item, answers: Sequence[Answer], judge: Judge) -> Mark:
         text=answer.text,
         heard=heard,
         is_right=is_right and answer.failure is None,
-        is_understood=heard == said if said in judge.texts else None,
+        is_understood=heard == said if can_judge else None,
         failure=answer.failure,
     )
 
@@ -86,6 +88,8 @@ def print_marks(report: Mapping[str, Any], console: Console) -> None:
             table.add_row(voices, noise, *cells)
     console.print(table)
     recogniser = report["recogniser"]
+    if recogniser is None:
+        return
     console.print(
         f"The recogniser picks {recogniser['accuracy']:.1%} of the voice's own recordings rightly, "
         f"one of {recogniser['choices']}."

@@ -32,6 +32,7 @@ from models.recipe.dialogues import (
 )
 from models.recipe.pictures import draw, new_camera
 from models.recipe.reply_voice import reply_speech
+from models.recipe.requests import REQUESTS
 from models.recipe.sound import write_wav
 from models.recipe.speakers import spoken
 from models.recipe.spectra import SAMPLE_RATE_HZ as REPLY_RATE_HZ
@@ -41,13 +42,15 @@ NOISE_DB = 10.0
 VOICES = ("seen", "unseen")
 CONDITIONS = ("clean", "noisy")
 EXAM_FILE = "exam.json"
+REQUEST = "request"  # no skill: one of `requests.REQUESTS`
+OTHERS = {phrases.NOT_UNDERSTOOD: [phrases.NO_TOOLS]}  # replies that are as right
 # Category -> the skills that it draws from, and how many conversations it has of each 60.
 CATEGORIES: Mapping[str, tuple[tuple[str, ...], int]] = {
     "text": (("small_talk", "small_talk", "count", "sum", "repeat"), 20),
     "vision": (("see",), 14),
     "tool": (("tools",), 10),
     "memory": (("tell",), 8),
-    "rejection": (("reject",), 8),
+    "rejection": (("reject", REQUEST), 8),
 }
 
 
@@ -68,7 +71,9 @@ def write_exam(folder: Path, *, seed: int, num_sixties: int) -> int:
             name = f"{category}-{number:03}"
             chance = random.Random(f"exam {seed} {name}")
             turns = _conversation(category, chance.choice(skills), chance)
-            spoken_texts |= {t.text: None for t in turns if _is_spoken(t)}
+            replies = [turn.text for turn in turns if _is_spoken(turn)]
+            replies += [other for text in replies for other in OTHERS.get(text, [])]
+            spoken_texts |= dict.fromkeys(replies)
             items += [
                 {
                     "name": f"{name}-{group}-{condition}",
@@ -87,6 +92,9 @@ def write_exam(folder: Path, *, seed: int, num_sixties: int) -> int:
 
 
 def _conversation(category: str, skill: str, chance: random.Random) -> Exchange:
+    if skill == REQUEST:
+        asked = Said(text=chance.choice(REQUESTS), sound="foreign")
+        return [asked, Answered(text=phrases.NOT_UNDERSTOOD)]
     past = Past(offered=TOOL_NAMES if category == "tool" else ())
     turns = SKILLS[skill](chance, past, "held_out")
     if category == "memory":
@@ -106,7 +114,8 @@ def _rendered(
     turns: Exchange, folder: Path, name: str, group: str, condition: str
 ) -> list[dict[str, Any]]:
     """A conversation's turns as files, by a voice of the group: `wav`, `pictures`, and what is to
-    be answered to them, `reply` or `call` with its `result` and the `reply` to that.
+    be answered to them, `reply` or `call` with its `result` and the `reply` to that; `others` are
+    replies that are as right.
     """
     chance = random.Random(f"rendering {name}")  # the same sentence, whoever says it
     voice = chance.choice(voices.UNSEEN) if group == "unseen" else voices.random_voice(chance)
@@ -133,6 +142,7 @@ def _rendered(
                 made[-1]["call"] = json.loads(inner)
             case Answered():
                 made[-1]["reply"] = turn.text
+                made[-1]["others"] = OTHERS.get(turn.text, [])
     return made
 
 

@@ -92,6 +92,8 @@ class Server:
             audio = base64.b64encode(pcm.astype("<i2").tobytes()).decode()
             yield {"type": "response.output_audio.delta", "delta": audio}
             yield {"type": "response.output_audio_transcript.delta", "delta": text}
+        elif text:
+            yield {"type": "response.output_text.delta", "delta": text}
         yield {"type": "response.done", "response": {"status": "completed", "output": output}}
 
 
@@ -126,6 +128,32 @@ def test_marks_words_calls_and_sound(exam: Path, capsys: pytest.CaptureFixture[s
     assert [item["type"] for item in items] == ["message", "function_call_output"]
     picture = items[0]["content"][0]["image_url"]
     assert base64.b64decode(picture.split(",")[1]) == b"a picture"
+
+
+def test_words_alone_are_asked_for_without_sound(
+    exam: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving([(HELLO, None, None), ("", None, CALL), (HELLO, None, None)]) as (server, url):
+        assert bench("--url", url, "--exam", str(exam), "--words-only", "--json", "-") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["recogniser"] is None
+    shares = report["summary"]["unseen"]["clean"]
+    assert (shares["text_accuracy"], shares["tool_accuracy"]) == (1.0, 1.0)
+    assert (shares["speech_accuracy"], shares["speech_count"]) == (None, 0)
+    updates = [e["session"] for e in server.events if e["type"] == "session.update"]
+    assert {tuple(update["output_modalities"]) for update in updates} == {("text",)}
+
+
+def test_another_reply_may_be_as_right(exam: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = json.loads((exam / "exam.json").read_text())
+    raw["items"] = raw["items"][:1]
+    raw["items"][0]["turns"][0]["others"] = [COLOUR]
+    (exam / "exam.json").write_text(json.dumps(raw))
+    for said, accuracy in ((COLOUR, 1.0), (HELLO, 1.0), ("Something else.", 0.0)):
+        with serving([(said, None, None)]) as (_, url):
+            assert bench("--url", url, "--exam", str(exam), "--words-only", "--json", "-") == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["summary"]["unseen"]["clean"]["text_accuracy"] == accuracy
 
 
 def test_what_was_marked_before_ctrl_c_is_told(

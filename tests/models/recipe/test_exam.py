@@ -1,0 +1,33 @@
+"""What an exam asks, before it is spoken."""
+
+from __future__ import annotations
+
+import random
+
+from models.recipe import phrases
+from models.recipe.dialogues import Answered, Said, all_texts
+from models.recipe.exam import OTHERS, _conversation
+from models.recipe.grammar import expand
+from models.recipe.requests import REQUESTS
+
+
+def test_requests_of_the_exam_are_in_no_lesson() -> None:
+    practised = {
+        text
+        for pattern in (*phrases.OUT_OF_DOMAIN, *phrases.MORE_OUT_OF_DOMAIN, *phrases.NEAR_DOMAIN)
+        for text in expand(pattern)
+    }
+    assert len(set(REQUESTS)) == len(REQUESTS) >= 60
+    assert not practised & set(REQUESTS)
+
+
+def test_requests_hold_words_that_the_model_does_not_know() -> None:
+    known = {word for text in all_texts(300) for word in text.lower().split()}
+    assert all(set(text.split()) - known for text in REQUESTS)
+
+
+def test_half_of_what_is_to_be_rejected_are_requests() -> None:
+    asked, answered = _conversation("rejection", "request", random.Random(3))
+    assert isinstance(asked, Said) and asked.text in REQUESTS
+    assert isinstance(answered, Answered) and answered.text == phrases.NOT_UNDERSTOOD
+    assert OTHERS[answered.text] == [phrases.NO_TOOLS]
