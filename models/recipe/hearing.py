@@ -23,6 +23,7 @@ from models.qwen3_omni.audio_encoder import AudioAttention, AudioEncoder, AudioE
 from models.recipe.learner import Learner
 from models.recipe.mel_noise import LOUD, disturbed_features, features
 from models.recipe.phonemes import word_phonemes
+from models.recipe.quick_types import quick_types
 from models.recipe.run import Pace, Run
 from models.recipe.utterances import Utterance
 
@@ -120,7 +121,7 @@ def take_step(
     mels = [disturbed_features(one.mel, chance) for one in batch]
     windows = [chance.choice(WINDOW_FRAMES) for _ in batch]
     ids = [one.ids for one in batch]
-    with torch.autocast("cpu", torch.bfloat16):
+    with quick_types():
         tokens, half_way = hear_batch(ears.encoder, mels, windows)
         words, scores = words_loss(ears, tokens, ids)
         sounds = sounds_loss(pupil, ears, half_way, ids)

@@ -24,6 +24,7 @@ from models.recipe.imagined import grid_rows, marked_cells, side_ids, side_of, t
 from models.recipe.learner import Learner
 from models.recipe.lessons import View
 from models.recipe.pictures import Place, Scene, Thing, draw, new_camera, random_thing
+from models.recipe.quick_types import quick_types
 from models.recipe.run import Pace, Run
 from models.recipe.seeing import seeing
 from models.recipe.sheets import CAMERA_LIMITS, Grid
@@ -91,7 +92,7 @@ def take_step(run: Run, learner: Learner, grids: Sequence[Grid]) -> dict[str, fl
     run.begin_step()
     rows = torch.cat([grid_rows(learner, grid) for grid in grids])
     marks = marks_of(grids)
-    with torch.autocast("cpu", torch.bfloat16):
+    with quick_types():
         seen = see_batch(learner, grids)
     loss, is_right = things_loss(learner, seen.float(), rows, marks)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ from models.config import OmniConfig
 from models.qwen3_omni.talker import Talker
 from models.recipe.batches import build_constants, let_norms_learn, run_batch
 from models.recipe.learner import Learner, initialise
+from models.recipe.quick_types import quick_types
 from models.recipe.run import Pace, Run
 from models.recipe.sheets import Sheet
 from models.recipe.thinker import Rows, read_sheets
@@ -138,7 +139,7 @@ def take_step(
     assert isinstance(talker, Talker)
     run.begin_step()
     torch.manual_seed(run.step)
-    with torch.autocast("cpu", torch.bfloat16):
+    with quick_types():
         pasts = pasts_of(learner, [reply.past for reply in replies], rows)
         first, residual = replies_loss(
             talker, learner, pasts, replies, speaker_id, most_forgotten=MOST_FORGOTTEN

@@ -21,6 +21,7 @@ from models.recipe.heard_words import HeardWords
 from models.recipe.hearing import WINDOW_FRAMES, hear_batch
 from models.recipe.imagined import imagined_rows
 from models.recipe.learner import Learner
+from models.recipe.quick_types import quick_types
 from models.recipe.run import Pace, Run
 from models.recipe.sheets import Sheet
 
@@ -69,7 +70,7 @@ def take_step(
     text = 0.0
     num_right = num_replies = 0
     for part in _parts(sheets):
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_types():
             rows = encode(part)
             outcome = study(learner, part, rows)
         (outcome.text / num_tokens).backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,19 @@
+"""Training multiplies in the type that this machine is quick at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.recipe import quick_types
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_products_are_of_bfloat16_only_where_that_is_quick(
+    is_quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_types, "is_bfloat16_quick", lambda: is_quick)
+    numbers = torch.ones(2, 2)
+    with quick_types.quick_types():
+        product = numbers @ numbers
+    assert product.dtype == (torch.bfloat16 if is_quick else torch.float32)
