@@ -105,6 +105,8 @@ def settle(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} {'has no meaning with' if args.live else 'needs'} --live")
+    if args.url is not None and args.model is not None:
+        raise UsageError("--model is for the server that is started; --url names one that runs")
     if args.json not in (None, "-"):
         _check_writable("--json", Path(args.json))
     if args.picture is not None:

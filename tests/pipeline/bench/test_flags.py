@@ -192,6 +192,11 @@ def test_flags_of_real_time_need_it(
     assert called("--live", *words) == 0
 
 
+def test_a_server_that_runs_has_its_model(capsys: Capture, seen: list[Any]) -> None:
+    error = refused(capsys, seen, "--live", "--url", "http://a.b", "--model", "embedded")
+    assert "--model is for the server that is started" in error
+
+
 def test_both_kinds_draw_and_speak_with_the_voices_of_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[Any]
 ) -> None:
