@@ -124,7 +124,8 @@ def take_step(
     with quick_types():
         tokens, half_way = hear_batch(ears.encoder, mels, windows)
         words, scores = words_loss(ears, tokens, ids)
-        sounds = sounds_loss(pupil, ears, half_way, ids)
+        # A head that knows nothing yet would lead astray what has learnt.
+        sounds = words.new_zeros(()) if run.begun else sounds_loss(pupil, ears, half_way, ids)
         loss = words + SOUNDS_WEIGHT * sounds
         share = 1 - run.step / FLAT_START_STEPS
         if share > 0:

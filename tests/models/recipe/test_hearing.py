@@ -65,6 +65,20 @@ def test_repetitions_and_blanks_are_not_written(learner: Learner) -> None:
 
 
 @needs_espeak
+def test_who_goes_on_from_a_checkpoint_is_not_led_by_a_head_that_knows_nothing(
+    learner: Learner,
+) -> None:
+    ears = ears_of(learner)
+    pupil = Pupil(ears.encoder, num_phonemes(ears.phonemes))
+    run = Run.new(pupil, hearing.PACE, 0, step=5000)
+    ids = tuple(learner.word_ids("what is this"))
+    batch = [Utterance(mel=raw_mel(1.8, 0).half(), ids=ids)]
+    assert take_step(run, ears, batch, random.Random(0))["sounds"] == 0.0
+    assert pupil.sounds.weight.grad is None
+    assert pupil.encoder.proj2.weight.grad is not None
+
+
+@needs_espeak
 def test_everything_learns_and_the_loss_falls(learner: Learner) -> None:
     ears = ears_of(learner)
     pupil = Pupil(ears.encoder, num_phonemes(ears.phonemes))
