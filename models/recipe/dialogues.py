@@ -428,12 +428,14 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
 
 def all_texts(num_conversations: int) -> Iterator[str]:
     """Texts that the tokenizer must know as whole words: prompts, a sample of replies, and
-    instructions. The first word of each comes with and without a space before it.
+    instructions. The first word of each comes with and without a space before it. What tools give
+    is read letter by letter: it is in anybody's words.
     """
     for seed in range(num_conversations):
         for split in ("train", "held_out"):
             for turn in conversation(seed, split).turns:
-                if not (isinstance(turn, Said) and turn.sound == "foreign"):
+                is_foreign = isinstance(turn, Said) and turn.sound == "foreign"
+                if not (is_foreign or isinstance(turn, Returned)):
                     yield turn.text
                     yield f" {turn.text}"
     for pattern in phrases.REPEATED:

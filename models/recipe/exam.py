@@ -70,7 +70,7 @@ def write_exam(folder: Path, *, seed: int, num_sixties: int) -> int:
         for number in range(count * num_sixties):
             name = f"{category}-{number:03}"
             chance = random.Random(f"exam {seed} {name}")
-            turns = _conversation(category, chance.choice(skills), chance)
+            turns = drawn_conversation(category, chance.choice(skills), chance)
             replies = [turn.text for turn in turns if _is_spoken(turn)]
             replies += [other for text in replies for other in OTHERS.get(text, [])]
             spoken_texts |= dict.fromkeys(replies)
@@ -91,7 +91,8 @@ def write_exam(folder: Path, *, seed: int, num_sixties: int) -> int:
     return len(items)
 
 
-def _conversation(category: str, skill: str, chance: random.Random) -> Exchange:
+def drawn_conversation(category: str, skill: str, chance: random.Random) -> Exchange:
+    """What is said in one conversation of a category, in held-out sentences."""
     if skill == REQUEST:
         asked = Said(text=chance.choice(REQUESTS), sound="foreign")
         return [asked, Answered(text=phrases.NOT_UNDERSTOOD)]

@@ -18,6 +18,7 @@ from models.recipe.dialogues import (
     Drill,
     Returned,
     Said,
+    all_texts,
     conversation,
     spoken_replies,
 )
@@ -367,3 +368,17 @@ def _change(before: Thing, after: Thing | None, words: list[str]) -> str:
         return "place"
     assert words == ["nothing", "has", "changed"]
     return "same"
+
+
+def test_words_of_what_tools_give_are_no_words_of_the_vocabulary() -> None:
+    """They have no end; the decoder reads them by letters: a new word is none that it knows."""
+    words = {word for text in all_texts(300) for word in re.findall("[a-z_]+", text)}
+    given = {
+        word
+        for one in MANY
+        for turn in one.turns
+        if isinstance(turn, Returned)
+        for word in re.findall("[a-z_]+", turn.text)
+    }
+    assert {"status", "error", "failed"} <= given
+    assert not {"status", "error", "failed"} & words

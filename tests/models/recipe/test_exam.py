@@ -6,7 +6,7 @@ import random
 
 from models.recipe import phrases
 from models.recipe.dialogues import Answered, Said, all_texts
-from models.recipe.exam import OTHERS, _conversation
+from models.recipe.exam import OTHERS, drawn_conversation
 from models.recipe.grammar import expand
 from models.recipe.requests import REQUESTS
 
@@ -27,7 +27,9 @@ def test_requests_hold_words_that_the_model_does_not_know() -> None:
 
 
 def test_half_of_what_is_to_be_rejected_are_requests() -> None:
-    asked, answered = _conversation("rejection", "request", random.Random(3))
-    assert isinstance(asked, Said) and asked.text in REQUESTS
-    assert isinstance(answered, Answered) and answered.text == phrases.NOT_UNDERSTOOD
+    asked, answered = drawn_conversation("rejection", "request", random.Random(3))
+    assert isinstance(asked, Said)
+    assert asked.text in REQUESTS
+    assert isinstance(answered, Answered)
+    assert answered.text == phrases.NOT_UNDERSTOOD
     assert OTHERS[answered.text] == [phrases.NO_TOOLS]
