@@ -139,7 +139,7 @@ def _sound_rows(learner: Learner, sound: Sound, chance: random.Random) -> Tensor
 def _rows_as_heard(
     learner: Learner, sound: Sound, chance: random.Random, heard: HeardWords
 ) -> Tensor:
-    is_strange = bool(sound.words) and set(sound.words) == {learner.unknown_id}
+    is_strange = learner.unknown_id in sound.words
     if is_strange and chance.random() < STRANGE_SHARE:
         clip = heard.draw_strange(chance)
         if clip is not None:

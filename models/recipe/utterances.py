@@ -83,8 +83,10 @@ def load_shard(folder: Path, number: int, encode: Callable[[str], list[int]]) ->
 
 
 def heard_as(said: Said) -> str:
-    """What can be made out of it: its words, an UNKNOWN for each foreign one, nothing of noise."""
-    if said.sound == "foreign":
+    """What can be made out of it: its words, an UNKNOWN for each of another language, nothing of
+    noise. An English one that is not the model's becomes UNKNOWN where words become ids.
+    """
+    if said.sound == "foreign" and said.language != "en":
         return " ".join(UNKNOWN for _ in said.text.split())
     return said.text
 
