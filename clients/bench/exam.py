@@ -16,6 +16,7 @@ from typing import Any
 from clients.bench.errors import BenchError
 
 EXAM_FILE = "exam.json"
+CATEGORIES = ("text", "vision", "tool", "memory", "rejection")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,33 +85,50 @@ def read_exam(folder: Path) -> Exam:
         )
     except OSError as error:
         raise BenchError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"{path} is not an exam ({error!r})") from error
     if not items:
         raise BenchError(f"{path} asks nothing")
+    named = [file for item in items for q in item.questions for file in (q.wav, *q.pictures)]
+    for file in (*named, *exam.originals.values()):
+        if not file.is_file():
+            raise BenchError(f"{path} names {file}, which is not there")
     return exam
 
 
 def _item(raw: Mapping[str, Any], folder: Path) -> Item:
-    return Item(
-        name=raw["name"],
-        category=raw["category"],
-        voices=raw["voices"],
-        noise=raw["noise"],
+    item = Item(
+        name=_text(raw["name"]),
+        category=_text(raw["category"]),
+        voices=_text(raw["voices"]),
+        noise=_text(raw["noise"]),
         questions=tuple(_question(turn, folder) for turn in raw["turns"]),
     )
+    if item.category not in CATEGORIES:
+        raise ValueError(f"{item.name}: there is no category {item.category}")
+    if not item.questions:
+        raise ValueError(f"{item.name}: it has no turns")
+    return item
 
 
 def _question(raw: Mapping[str, Any], folder: Path) -> Question:
-    call = raw.get("call")
+    call, others = raw.get("call"), raw.get("others", [])
+    if not isinstance(others, list):
+        raise TypeError("others: not a list")
     return Question(
         wav=folder / raw["wav"],
         pictures=tuple(folder / name for name in raw["pictures"]),
-        reply=raw["reply"],
-        others=tuple(raw.get("others", ())),
+        reply=_text(raw["reply"]),
+        others=tuple(map(_text, others)),
         call=None if call is None else Call(name=call["name"], arguments=call["arguments"]),
-        result=raw.get("result", ""),
+        result=_text(raw.get("result", "")),
     )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r}")
+    return value
 
 
 def plain(text: str) -> str:

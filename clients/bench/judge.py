@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clients.bench.errors import BenchError
 from clients.bench.exam import plain
 from clients.bench.measure import Pcm16
 from clients.bench.speech import resampled
@@ -22,7 +23,11 @@ MAX_GAIN = 8.0
 
 
 class Judge:
-    """Picks one of `texts`; those with a word that the recogniser does not know are left out."""
+    """Picks one of `texts`; those with a word that the recogniser does not know are left out.
+
+    Raises:
+        BenchError: none is left.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         import pocketsphinx  # type: ignore[import-untyped]
@@ -31,6 +36,8 @@ class Judge:
         lines = dictionary.read_text(encoding="utf-8").splitlines()
         known = {line.split(" ", 1)[0] for line in lines}
         self.texts = frozenset(p for p in map(plain, texts) if p and known.issuperset(p.split()))
+        if not self.texts:
+            raise BenchError("there is no recording of a right reply that the recogniser knows")
         choices = " | ".join(f"( {words} )" for words in sorted(self.texts))
         grammar = f"#JSGF V1.0; grammar replies; public <reply> = {choices};"
         self._decoder: Any = pocketsphinx.Decoder(lm=None, loglevel="FATAL")

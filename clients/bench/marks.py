@@ -11,12 +11,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from clients.bench.exam import Call, Item, plain
+from clients.bench.exam import CATEGORIES, Call, Item, plain
 from clients.bench.examinee import Answer
 from clients.bench.judge import Judge
 from clients.bench.websocket_peer import RATE_HZ
-
-CATEGORIES = ("text", "vision", "tool", "memory", "rejection")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

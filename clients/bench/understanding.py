@@ -3,10 +3,11 @@
 Speaks the conversations of an exam to a running server and marks the replies: their words against
 the right ones, their sound by an independent recogniser that hears which of all right replies it
 is. By voices that the embedded model was trained with and by others, clean and in noise. It needs
-the `bench` extra. Without `--exam` one is written first, by `omnid checkpoint exam`.
+the `bench` extra. Without `--exam` one is written first, by `omnid checkpoint exam`; with
+`--words-only` no sound is asked for or marked.
 
 Exit codes: 0 the exam was held, 1 a conversation failed or nothing could be measured, 130 ended by
-Ctrl-C, with the marks so far.
+Ctrl-C. Marks that there are when it ends are told, whatever ends it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from clients.bench.errors import BenchError
 from clients.bench.flags import positive
 
 if TYPE_CHECKING:
+    from clients.bench.address import Address
     from clients.bench.exam import Exam
     from clients.bench.marks import Mark
 
@@ -37,11 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--url", default=DEFAULT_URL, help="server, http(s):// or ws(s):// (default: %(default)s)")
     add("--exam", type=Path, metavar="DIR", help="what `omnid checkpoint exam` wrote")
-    add("--seed", type=int, default=0, help="of an exam that is written now (default: 0)")
+    add("--seed", type=int, help="of an exam that is written now (default: 0)")
     only = "conversations whose name contains TEXT; --only=-unseen-clean where it begins with -"
     add("--only", metavar="TEXT", default="", help=only)
     add("--json", metavar="FILE", help="write all marks as JSON; - is the standard output")
-    add("--words-only", action="store_true", help="ask for no sound: three times as quick")
+    add("--words-only", action="store_true", help="ask for no sound: several times as quick")
     add("--timeout-s", type=positive, default=30.0, metavar="S", help="longest wait for a reply")
     add("--model", default="omnid", help="model name to ask for (default: %(default)s)")
     add("--api-key", metavar="KEY", help="if the server wants one")
@@ -54,9 +56,12 @@ def run(args: argparse.Namespace) -> int:
         if args.json not in (None, "-"):
             _write(args.json, "", mode="a")  # an exam is long: told before it if that is refused
         if args.exam is not None:
+            if args.seed is not None:
+                raise BenchError("--seed is of an exam that is written now; --exam names another")
             return _hold(args, args.exam)
+        asyncio.run(_reach(args))  # what takes minutes is not begun in vain
         with tempfile.TemporaryDirectory() as scratch:
-            _write_exam(Path(scratch), args.seed)
+            _write_exam(Path(scratch), args.seed or 0)
             return _hold(args, Path(scratch))
     except BenchError as error:
         print(f"omnid bench understanding: {error}", file=sys.stderr)
@@ -81,37 +86,53 @@ def _hold(args: argparse.Namespace, folder: Path) -> int:
 
     exam = read_exam(folder)
     marks: list[Mark] = []
-    was_ended = False
+    exit_code: int | None = None
     try:
         asyncio.run(_examine_all(args, exam, marks))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BenchError) as why:
         if not marks:
             raise
-        was_ended = True
-        print(f"ended after {len(marks)} conversations", file=sys.stderr)
+        exit_code = why.exit_code if isinstance(why, BenchError) else INTERRUPTED
+        told = f": {why}" if isinstance(why, BenchError) else ""
+        print(f"ended after {len(marks)} conversations{told}", file=sys.stderr)
     report: dict[str, Any] = {
         "summary": summarize(marks),
         "recogniser": None if args.words_only else _recogniser(exam),
         "seed": exam.seed,
-        "was_ended": was_ended,
+        "was_ended": exit_code is not None,
         "marks": [mark.as_json() for mark in marks],
     }
     _tell(report, args.json)
-    if was_ended:
-        return INTERRUPTED
+    if exit_code is not None:
+        return exit_code
     return 1 if any(mark.failure for mark in marks) else 0
+
+
+async def _reach(args: argparse.Namespace) -> None:
+    """Is the server there, and what marks the sound?"""
+    from clients.bench.websocket_peer import open_socket
+
+    if not args.words_only:
+        import pocketsphinx  # type: ignore[import-untyped]  # noqa: F401
+    socket = await open_socket(_address(args))
+    await socket.close()
+
+
+def _address(args: argparse.Namespace) -> Address:
+    from clients.bench.address import parse_address
+
+    return parse_address(
+        args.url, model=args.model, api_key=args.api_key, is_insecure=args.insecure
+    )
 
 
 async def _examine_all(args: argparse.Namespace, exam: Exam, marks: list[Mark]) -> None:
     """One conversation after the other; each one's mark is added as it is known."""
-    from clients.bench.address import parse_address
     from clients.bench.examinee import examine
     from clients.bench.judge import Judge
     from clients.bench.marks import marked
 
-    address = parse_address(
-        args.url, model=args.model, api_key=args.api_key, is_insecure=args.insecure
-    )
+    address = _address(args)
     items = [item for item in exam.items if args.only in item.name]
     if not items:
         raise BenchError(f"no conversation of the exam is called {args.only}")

@@ -17,6 +17,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from clients.bench import latency, understanding
+from clients.bench.errors import BenchError
 from clients.bench.exam import plain, read_exam
 from clients.bench.speech import read_speech, resampled
 from clients.bench.understanding import add_arguments, run
@@ -65,6 +66,24 @@ def exam(tmp_path: Path, fixtures: Path) -> Path:
     }
     (tmp_path / "exam.json").write_text(json.dumps(raw))
     return tmp_path
+
+
+def changed_exam(folder: Path, name: str, value: object) -> None:
+    raw = json.loads((folder / "exam.json").read_text())
+    raw[name] = value
+    (folder / "exam.json").write_text(json.dumps(raw))
+
+
+def changed_item(folder: Path, name: str, value: object) -> None:
+    items = json.loads((folder / "exam.json").read_text())["items"]
+    items[0][name] = value
+    changed_exam(folder, "items", items)
+
+
+def changed(folder: Path, name: str, value: object) -> None:
+    turns = json.loads((folder / "exam.json").read_text())["items"][0]["turns"]
+    turns[0][name] = value
+    changed_item(folder, "turns", turns)
 
 
 class Server:
@@ -174,6 +193,35 @@ def test_what_was_marked_before_ctrl_c_is_told(
     assert "ended after 1 conversations" in printed.err
 
 
+def test_marks_are_kept_when_the_server_goes_away(
+    exam: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted(items: list[Any]) -> Iterator[Any]:
+        yield items[0]
+        raise BenchError("no WebSocket any more")
+
+    monkeypatch.setattr(understanding, "_counted", counted)
+    with serving([(HELLO, None, None)]) as (_, url):
+        assert bench("--url", url, "--exam", str(exam), "--words-only", "--json", "-") == 1
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert (report["was_ended"], [mark["is_right"] for mark in report["marks"]]) == (True, [True])
+    assert "ended after 1 conversations: no WebSocket any more" in printed.err
+
+
+def test_no_exam_is_written_where_no_server_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(understanding, "_write_exam", lambda *_: pytest.fail("written"))
+    assert bench("--url", "http://127.0.0.1:9") == 1
+    assert "no WebSocket at 127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_an_exam_that_is_there_has_its_seed(exam: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--exam", str(exam), "--seed", "3") == 1
+    assert "--seed is of an exam that is written now" in capsys.readouterr().err
+
+
 def test_what_is_wrong_counts_as_wrong(exam: Path, capsys: pytest.CaptureFixture[str]) -> None:
     colour, other = str(exam / "what_colour_is_this.wav"), {"name": "set_light", "arguments": {}}
     # Other words; the right words with another sound behind a call without its argument.
@@ -206,7 +254,17 @@ def test_a_failed_conversation_fails_the_command(exam: Path, tmp_path: Path) -> 
         (lambda folder: (folder / "exam.json").unlink(), "No such file"),
         (lambda folder: (folder / "exam.json").write_text("{"), "is not an exam"),
         (lambda folder: (folder / "exam.json").write_text('{"items": [{}]}'), "is not an exam"),
-        (lambda folder: (folder / "what_colour_is_this.wav").unlink(), "not a WAV file"),
+        (lambda folder: (folder / "what_colour_is_this.wav").unlink(), "which is not there"),
+        (lambda folder: (folder / "seen.png").unlink(), "seen.png, which is not there"),
+        (lambda folder: (folder / "what_colour_is_this.wav").write_text("x"), "not a WAV file"),
+        (lambda folder: changed(folder, "reply", 7), "not a text: 7"),
+        (lambda folder: changed(folder, "others", "abc"), "others: not a list"),
+        (lambda folder: changed(folder, "others", [5]), "not a text: 5"),
+        (lambda folder: changed_item(folder, "turns", []), "it has no turns"),
+        (lambda folder: changed_item(folder, "name", 3), "not a text: 3"),
+        (lambda folder: changed_item(folder, "category", "taste"), "no category taste"),
+        (lambda folder: changed_exam(folder, "originals", []), "is not an exam"),
+        (lambda folder: changed_exam(folder, "originals", {}), "no recording of a right reply"),
     ],
 )
 def test_a_damaged_exam_is_told_on_one_line(
