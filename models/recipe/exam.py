@@ -43,7 +43,6 @@ VOICES = ("seen", "unseen")
 CONDITIONS = ("clean", "noisy")
 EXAM_FILE = "exam.json"
 REQUEST = "request"  # no skill: one of `requests.REQUESTS`
-OTHERS = {phrases.NOT_UNDERSTOOD: [phrases.NO_TOOLS]}  # replies that are as right
 # Category -> the skills that it draws from, and how many conversations it has of each 60.
 CATEGORIES: Mapping[str, tuple[tuple[str, ...], int]] = {
     "text": (("small_talk", "small_talk", "count", "sum", "repeat"), 20),
@@ -71,9 +70,9 @@ def write_exam(folder: Path, *, seed: int, num_sixties: int) -> int:
             name = f"{category}-{number:03}"
             chance = random.Random(f"exam {seed} {name}")
             turns = drawn_conversation(category, chance.choice(skills), chance)
-            replies = [turn.text for turn in turns if _is_spoken(turn)]
-            replies += [other for text in replies for other in OTHERS.get(text, [])]
-            spoken_texts |= dict.fromkeys(replies)
+            spoken_texts |= {t.text: None for t in turns if _is_spoken(t)}
+            asked = [turn.text for turn in turns if isinstance(turn, Said)]
+            spoken_texts |= {text: None for said in asked for text in other_replies(said)}
             items += [
                 {
                     "name": f"{name}-{group}-{condition}",
@@ -111,6 +110,11 @@ def drawn_conversation(category: str, skill: str, chance: random.Random) -> Exch
     return turns
 
 
+def other_replies(said: str) -> list[str]:
+    """Replies to this that are as right: somebody who asks for a taxi may also be told that."""
+    return [phrases.NO_TOOLS] if said in REQUESTS else []
+
+
 def _rendered(
     turns: Exchange, folder: Path, name: str, group: str, condition: str
 ) -> list[dict[str, Any]]:
@@ -143,7 +147,7 @@ def _rendered(
                 made[-1]["call"] = json.loads(inner)
             case Answered():
                 made[-1]["reply"] = turn.text
-                made[-1]["others"] = OTHERS.get(turn.text, [])
+                made[-1]["others"] = other_replies(made[-1]["said"])
     return made
 
 

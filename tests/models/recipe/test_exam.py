@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from models.recipe import phrases
 from models.recipe.dialogues import Answered, Said, all_texts
-from models.recipe.exam import OTHERS, drawn_conversation
+from models.recipe.exam import drawn_conversation, other_replies
 from models.recipe.grammar import expand
 from models.recipe.requests import REQUESTS
 
@@ -17,6 +19,7 @@ def test_requests_of_the_exam_are_in_no_lesson() -> None:
         for pattern in (*phrases.OUT_OF_DOMAIN, *phrases.MORE_OUT_OF_DOMAIN, *phrases.NEAR_DOMAIN)
         for text in expand(pattern)
     }
+    practised |= {text.lower() for text in all_texts(300)}
     assert len(set(REQUESTS)) == len(REQUESTS) >= 60
     assert not practised & set(REQUESTS)
 
@@ -32,4 +35,9 @@ def test_half_of_what_is_to_be_rejected_are_requests() -> None:
     assert asked.text in REQUESTS
     assert isinstance(answered, Answered)
     assert answered.text == phrases.NOT_UNDERSTOOD
-    assert OTHERS[answered.text] == [phrases.NO_TOOLS]
+    assert other_replies(asked.text) == [phrases.NO_TOOLS]
+
+
+@pytest.mark.parametrize("said", ["", "wo ist der bahnhof", "hello", "how old is your dog"])
+def test_nothing_else_may_be_answered_in_another_way(said: str) -> None:
+    assert other_replies(said) == []
