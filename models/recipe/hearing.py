@@ -124,9 +124,10 @@ def take_step(
     with quick_types():
         tokens, half_way = hear_batch(ears.encoder, mels, windows)
         words, scores = words_loss(ears, tokens, ids)
-        # A head that knows nothing yet would lead astray what has learnt.
-        sounds = words.new_zeros(()) if run.begun else sounds_loss(pupil, ears, half_way, ids)
-        loss = words + SOUNDS_WEIGHT * sounds
+        losses = {"words": words}
+        if not run.begun:  # a head that knows nothing yet would lead astray what has learnt
+            losses["sounds"] = sounds_loss(pupil, ears, half_way, ids)
+        loss = words + SOUNDS_WEIGHT * losses.get("sounds", 0.0)
         share = 1 - run.step / FLAT_START_STEPS
         if share > 0:
             loss = loss + FLAT_WEIGHT * share * flat_start_loss(ears, mels, tokens, ids)
@@ -136,7 +137,8 @@ def take_step(
         written(ears, s[: len(t)]) == one.ids
         for s, t, one in zip(scores, tokens, batch, strict=True)
     ]
-    return {"words": words.item(), "sounds": sounds.item(), "right": sum(right) / len(right)}
+    means = {name: one.item() for name, one in losses.items()}
+    return {**means, "right": sum(right) / len(right)}
 
 
 def sounds_loss(

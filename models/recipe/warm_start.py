@@ -1,7 +1,8 @@
 """A work folder out of a checkpoint that the recipe has made: training goes on where it ended.
 
 Beside the weights lie the steps that each stage has learnt, and the codec: talker and vocoder know
-its codes and no others. What is made anew are the optimisers' states and the head for phonemes.
+its codes and no others. What is made anew are the optimisers' states. The head for phonemes is not
+stored, and no longer trained: it was for the beginning.
 Rates rise once more, and then fall as if they had never stopped. Words that the conversations have
 gained since get ids behind all others, and embeddings of their own.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.config import parse_config, read_config
 from models.errors import CheckpointError
@@ -68,7 +69,6 @@ def begin_from(checkpoint: Path, work: Path, seed: int) -> None:
     model.requires_grad_(True)
     _take_over(learner, model.thinker.state_dict(), vocabulary.size - len(vocabulary.pieces))
     pupil = Pupil(learner.thinker.audio_tower, num_phonemes(word_phonemes(learner)))
-    nn.init.zeros_(pupil.sounds.weight)  # it must not disturb what the encoder knows
     modules = {
         "hearing": pupil,
         "sight": learner.thinker.visual,

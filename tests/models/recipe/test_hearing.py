@@ -73,7 +73,7 @@ def test_who_goes_on_from_a_checkpoint_is_not_led_by_a_head_that_knows_nothing(
     run = Run.new(pupil, hearing.PACE, 0, step=5000)
     ids = tuple(learner.word_ids("what is this"))
     batch = [Utterance(mel=raw_mel(1.8, 0).half(), ids=ids)]
-    assert take_step(run, ears, batch, random.Random(0))["sounds"] == 0.0
+    assert set(take_step(run, ears, batch, random.Random(0))) == {"words", "right"}
     assert pupil.sounds.weight.grad is None
     assert pupil.encoder.proj2.weight.grad is not None
 
