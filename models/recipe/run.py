@@ -1,7 +1,8 @@
 """A training run of one module: weights, their average, optimiser, step; stopped and resumed.
 
 What a step does depends on the seed and the step alone, so a resumed run goes on as if it had never
-stopped. The average of the weights over steps is what a run is for. Losses belong to the owners.
+stopped (on a machine that multiplies in the same type, see `models.recipe.quick_types`). The
+average of the weights over steps is what a run is for. Losses belong to the owners.
 """
 
 from __future__ import annotations
