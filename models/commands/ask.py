@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         ModelError: a wrong file, checkpoint or option; the message says which.
     """
     message = _question(args)
+    if args.text_only and args.out is not None:
+        raise RequestError("--out has nothing to write: --text-only leaves the answer unspoken")
     options = ReplyOptions(
         audio=not args.text_only,
         max_tokens=args.max_tokens,
@@ -107,7 +109,7 @@ def _question(args: argparse.Namespace) -> Message:
         parts.append(Image(rgb=read_picture(args.image)))
     if args.audio is not None:
         parts.append(Audio(pcm=read_wav(args.audio)))
-    if args.text is not None:
+    if args.text is not None and args.text.strip():
         parts.append(Text(text=args.text))
     if not parts:
         raise RequestError("nothing to ask: give --audio, --image or --text")

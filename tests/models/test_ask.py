@@ -73,6 +73,8 @@ def test_one_token_is_an_answer_without_speech(checkpoint: Path, tmp_path: Path)
     ("arguments", "why"),
     [
         ((), "nothing to ask"),
+        (("--text", " "), "nothing to ask"),
+        (("--text", "hi", "--text-only", "--out", "x.wav"), "--out has nothing to write"),
         (("--text", "hi", "--max-tokens", 0), "at least 1"),
         (("--text", "hi", "--seed", 10**30), "seed"),
         (("--text", "hi", "--voice", "nobody"), "nobody"),
